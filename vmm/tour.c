@@ -1,0 +1,529 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The tour.  It directs two actors: the host, which is this process and sees the
+ * guest_memfd through its mapping, and the guest, which does what the mailbox
+ * says.  A step is a function; the table at the end puts them in order.
+ *
+ * No step relies on what a page holds after a conversion: flags 0 promise
+ * nothing.  Whoever wants to read something after one has written it after.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/uio.h>
+
+#include "vm.h"
+#include "vmm.h"
+
+#define PAGE GUEST_PAGE_SIZE
+
+/* The pages of the tour: one for messages, a range to pin in, one to count in. */
+#define MESSAGE_GPA	GUEST_DATA
+#define RANGE_GPA	(GUEST_DATA + 16 * PAGE)
+#define RANGE_PAGES	4
+#define RANGE_SIZE	(RANGE_PAGES * PAGE)
+#define PINNED_GPA	(RANGE_GPA + 2 * PAGE)
+#define COUNTER_GPA	(GUEST_DATA + 32 * PAGE)
+
+#define ROUNDS		500
+
+/*
+ * Nothing of the host's own is in the way, but the kernel may hold a reference
+ * for a moment, and a VMM always has to expect that.  Waiting is enough.
+ */
+static const struct gmem_retry patient = { .max_tries = 10, .delay_us = 1000 };
+
+static unsigned long long ull(uint64_t x)
+{
+	return x;
+}
+
+/* ---- the guest ---- */
+
+static void guest_write(struct vm *vm, uint64_t gpa, const void *data, size_t len)
+{
+	struct guest_mailbox *mailbox = vm_host(vm, GUEST_MAILBOX);
+
+	if (len > GUEST_TEXT_MAX)
+		fail("%zu bytes do not fit into the mailbox", len);
+	memcpy(mailbox->text, data, len);
+	vm_command(vm, GUEST_WRITE, gpa, len);
+}
+
+/* Does the guest read @data at @gpa? */
+static bool guest_reads(struct vm *vm, uint64_t gpa, const void *data, size_t len)
+{
+	struct guest_mailbox *mailbox = vm_host(vm, GUEST_MAILBOX);
+
+	if (len > GUEST_TEXT_MAX)
+		fail("%zu bytes do not fit into the mailbox", len);
+	memset(mailbox->text, 0, sizeof(mailbox->text));
+	vm_command(vm, GUEST_READ, gpa, len);
+	return !memcmp(mailbox->text, data, len);
+}
+
+/* A conversion that has to work. */
+static void guest_converts(struct vm *vm, uint64_t gpa, uint64_t size, bool to_private)
+{
+	int64_t r = vm_command(vm, to_private ? GUEST_MAKE_PRIVATE : GUEST_MAKE_SHARED,
+			       gpa, size);
+	char text[256];
+
+	if (r)
+		fail("the guest's hypercall returned %lld; last conversion: %s", (long long)r,
+		     gmem_report_str(&vm->report, text, sizeof(text)));
+}
+
+/* ---- the host ---- */
+
+static sigjmp_buf touch_env;
+static void *volatile touch_addr;
+static volatile int touch_code;
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	(void)sig;
+	(void)context;
+	touch_addr = info->si_addr;
+	touch_code = info->si_code;
+	siglongjmp(touch_env, 1);
+}
+
+/*
+ * Read or write one byte of guest memory.  True: SIGBUS, as it has to be for a
+ * private page.  Only here is SIGBUS caught; anywhere else it ends the tour.
+ */
+static bool host_touch_gets_sigbus(struct vm *vm, uint64_t gpa, bool write)
+{
+	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
+	volatile char *p = vm_host(vm, gpa);
+	struct sigaction old;
+	volatile bool got = false;
+
+	if (sigaction(SIGBUS, &action, &old))
+		fail_errno("sigaction(SIGBUS)");
+
+	if (sigsetjmp(touch_env, 1))
+		got = true;
+	else if (write)
+		*p = 'x';
+	else
+		(void)*p;
+
+	if (sigaction(SIGBUS, &old, NULL))
+		fail_errno("sigaction(SIGBUS)");
+
+	if (got && (touch_addr != p || touch_code != BUS_ADRERR))
+		fail("SIGBUS, but for address %p with code %d, not for %p with code %d",
+		     touch_addr, touch_code, (void *)p, BUS_ADRERR);
+	return got;
+}
+
+static void expect_private(struct vm *vm, uint64_t gpa)
+{
+	if (!host_touch_gets_sigbus(vm, gpa, false))
+		fail("the host could read gpa 0x%llx, which is private", ull(gpa));
+	if (!host_touch_gets_sigbus(vm, gpa, true))
+		fail("the host could write gpa 0x%llx, which is private", ull(gpa));
+}
+
+static void expect_shared(struct vm *vm, uint64_t gpa)
+{
+	if (host_touch_gets_sigbus(vm, gpa, false))
+		fail("the host got SIGBUS at gpa 0x%llx, which is shared", ull(gpa));
+}
+
+/*
+ * The page frame behind the host's mapping, from /proc/self/pagemap; 0 where
+ * that is not told (it takes CAP_SYS_ADMIN).
+ */
+static uint64_t host_pfn(struct vm *vm, uint64_t gpa)
+{
+	const uint64_t present = 1ULL << 63;
+	const uint64_t pfn_mask = (1ULL << 55) - 1;
+	uintptr_t addr = (uintptr_t)vm_host(vm, gpa);
+	uint64_t entry = 0;
+	int fd;
+
+	/* Only what is in the page table is told. */
+	expect_shared(vm, gpa);
+
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	if (pread(fd, &entry, sizeof(entry), addr / PAGE * sizeof(entry)) != sizeof(entry))
+		entry = 0;
+	close(fd);
+
+	return entry & present ? entry & pfn_mask : 0;
+}
+
+/*
+ * A pin, made of nothing but system calls that every kernel has: vmsplice() puts
+ * the page itself into a pipe, not a copy, so the pipe holds a reference until
+ * somebody reads the pipe.  It stands for any I/O in flight.
+ */
+struct pin {
+	int pipe[2];
+	size_t len;
+};
+
+static void pin_page(struct vm *vm, struct pin *pin, uint64_t gpa, size_t len)
+{
+	struct iovec iov = { .iov_base = vm_host(vm, gpa), .iov_len = len };
+	ssize_t n;
+
+	if (pipe(pin->pipe))
+		fail_errno("pipe");
+
+	n = vmsplice(pin->pipe[1], &iov, 1, 0);
+	if (n < 0)
+		fail_errno("vmsplice of a shared page");
+	if ((size_t)n != len)
+		fail("vmsplice took %zd bytes, not %zu", n, len);
+	pin->len = len;
+}
+
+/* The I/O completes; @data gets what the page held. */
+static void unpin_page(struct pin *pin, char *data)
+{
+	ssize_t n = read(pin->pipe[0], data, pin->len);
+
+	if (n < 0)
+		fail_errno("read of the pipe");
+	if ((size_t)n != pin->len)
+		fail("the pipe had %zd bytes, not %zu", n, pin->len);
+	close(pin->pipe[0]);
+	close(pin->pipe[1]);
+}
+
+/* ---- the steps ---- */
+
+static void print_capability(struct vm *vm, const char *name, long cap)
+{
+	say("%s: 0x%x on /dev/kvm, 0x%x on this VM", name,
+	    vm_check_extension(vm->kvm_fd, cap),
+	    vm_check_extension(vm->vm_fd, cap));
+}
+
+static void step_capabilities(struct vm *vm)
+{
+	enum gmem_support support;
+
+	vm_open(vm);
+	print_capability(vm, "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES",
+			 KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES);
+	print_capability(vm, "KVM_CAP_MEMORY_ATTRIBUTES", KVM_CAP_MEMORY_ATTRIBUTES);
+	print_capability(vm, "KVM_CAP_GUEST_MEMFD_FLAGS", KVM_CAP_GUEST_MEMFD_FLAGS);
+
+	support = gmem_probe(vm->kvm_fd, vm->vm_fd);
+	if (support == GMEM_PROBE_FAILED)
+		fail_errno("%s", gmem_support_str(support));
+	if (support != GMEM_SUPPORTED)
+		unsupported("%s", gmem_support_str(support));
+	say("%s", gmem_support_str(support));
+}
+
+static void step_create(struct vm *vm)
+{
+	vm_create_memory(vm);
+	vm_create_vcpu(vm);
+	say("KVM_X86_SW_PROTECTED_VM, one vCPU, %d KiB of guest_memfd (MMAP | INIT_SHARED),",
+	    GUEST_MEM_SIZE / 1024);
+	say("mapped by the host; KVM gets no other memory to serve the guest from");
+}
+
+static void step_shared_page(struct vm *vm)
+{
+	static const char question[] = "hello guest, this is the host";
+	static const char answer[] = "HELLO GUEST, THIS IS THE HOST";
+	char *page = vm_host(vm, MESSAGE_GPA);
+
+	memcpy(page, question, sizeof(question));
+	say("host writes \"%s\" to gpa 0x%x", question, MESSAGE_GPA);
+
+	if (!guest_reads(vm, MESSAGE_GPA, question, sizeof(question)))
+		fail("the guest read something else");
+	say("guest reads the same");
+
+	vm_command(vm, GUEST_ANSWER, MESSAGE_GPA, 0);
+	if (memcmp(page, answer, sizeof(answer)))
+		fail("the host read \"%.40s\", not \"%s\"", page, answer);
+	say("guest answers in the same bytes, host reads \"%s\"", page);
+	say("one page of one file: the host's mapping and the guest's memory, nobody copied");
+}
+
+static void step_to_private(struct vm *vm)
+{
+	static const char secret[] = "the guest's secret";
+
+	guest_converts(vm, MESSAGE_GPA, PAGE, true);
+	say("guest asks by hypercall to make gpa 0x%x private, VMM converts it", MESSAGE_GPA);
+
+	guest_write(vm, MESSAGE_GPA, secret, sizeof(secret));
+	if (!guest_reads(vm, MESSAGE_GPA, secret, sizeof(secret)))
+		fail("the guest does not read what it wrote to its private page");
+	say("guest writes \"%s\" there and reads it back", secret);
+}
+
+static void step_host_is_kept_out(struct vm *vm)
+{
+	struct iovec iov = { .iov_base = vm_host(vm, MESSAGE_GPA), .iov_len = PAGE };
+	int fds[2];
+
+	expect_private(vm, MESSAGE_GPA);
+	say("host reads and writes the private page through its mapping: SIGBUS, caught, twice");
+
+	if (pipe(fds))
+		fail_errno("pipe");
+
+	if (write(fds[1], iov.iov_base, 1) != -1 || errno != EFAULT)
+		fail("write(2) from the private page did not fail with EFAULT");
+	if (write(fds[1], "x", 1) != 1)
+		fail_errno("write to a pipe");
+	if (read(fds[0], iov.iov_base, 1) != -1 || errno != EFAULT)
+		fail("read(2) into the private page did not fail with EFAULT");
+	if (vmsplice(fds[1], &iov, 1, SPLICE_F_NONBLOCK) != -1 || errno != EFAULT)
+		fail("vmsplice(2) of the private page did not fail with EFAULT");
+	say("write(2) from it, read(2) into it: EFAULT; vmsplice(2), which would pin it: EFAULT");
+
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void step_back_to_shared(struct vm *vm)
+{
+	static const char message[] = "shared again, says the guest";
+	char *page = vm_host(vm, MESSAGE_GPA);
+
+	guest_converts(vm, MESSAGE_GPA, PAGE, false);
+	expect_shared(vm, MESSAGE_GPA);
+	say("guest asks to share gpa 0x%x again, VMM converts it, host can touch it", MESSAGE_GPA);
+
+	say("flags 0: no guarantee on bytes, so nobody looks; the guest writes its message now");
+	guest_write(vm, MESSAGE_GPA, message, sizeof(message));
+	if (memcmp(page, message, sizeof(message)))
+		fail("the host read \"%.40s\", not \"%s\"", page, message);
+	say("host reads \"%s\"", page);
+}
+
+static void step_in_place(struct vm *vm)
+{
+	uint64_t before = host_pfn(vm, MESSAGE_GPA);
+	uint64_t after;
+
+	guest_converts(vm, MESSAGE_GPA, PAGE, true);
+	guest_write(vm, MESSAGE_GPA, "x", 1);
+	guest_converts(vm, MESSAGE_GPA, PAGE, false);
+	after = host_pfn(vm, MESSAGE_GPA);
+
+	if (!before || !after) {
+		say("not shown: /proc/self/pagemap tells page frame numbers to root only");
+		return;
+	}
+
+	if (before != after)
+		fail("page frame 0x%llx became 0x%llx: not the same physical page",
+		     ull(before), ull(after));
+	say("gpa 0x%x is page frame 0x%llx before, and after a trip to private and back",
+	    MESSAGE_GPA, ull(after));
+}
+
+/* What the callback for EAGAIN saw, and what it is to do. */
+struct busy {
+	struct pin *pin;	/* NULL: do not let go */
+	char data[GUEST_TEXT_MAX];
+	unsigned int calls;
+	uint64_t offset;
+};
+
+static enum gmem_busy_action on_busy(void *opaque, uint64_t offset, uint64_t end,
+				     unsigned int try)
+{
+	struct busy *busy = opaque;
+
+	(void)end;
+	busy->calls++;
+	busy->offset = offset;
+	say("VMM: try %u failed with EAGAIN, error_offset 0x%llx", try, ull(offset));
+
+	if (!busy->pin)
+		return GMEM_GIVE_UP;
+
+	unpin_page(busy->pin, busy->data);
+	busy->pin = NULL;
+	say("VMM: the callback drains the pipe, the pin is gone");
+	return GMEM_RETRY;
+}
+
+static void range_message(char *text, size_t len, unsigned int i)
+{
+	snprintf(text, len, "page %u of the range", i);
+}
+
+/* Every page of the range is shared and holds its message, for host and guest. */
+static void expect_range_untouched(struct vm *vm)
+{
+	char text[GUEST_TEXT_MAX];
+	unsigned int i;
+
+	for (i = 0; i < RANGE_PAGES; i++) {
+		uint64_t gpa = RANGE_GPA + i * PAGE;
+		size_t len;
+
+		range_message(text, sizeof(text), i);
+		len = strlen(text) + 1;
+
+		expect_shared(vm, gpa);
+		if (memcmp(vm_host(vm, gpa), text, len))
+			fail("host does not read \"%s\" at gpa 0x%llx any more", text,
+			     ull(gpa));
+		if (!guest_reads(vm, gpa, text, len))
+			fail("guest does not read \"%s\" at gpa 0x%llx any more", text,
+			     ull(gpa));
+	}
+}
+
+static void expect_busy_once(const struct busy *busy)
+{
+	if (busy->calls != 1)
+		fail("%u tries failed with EAGAIN, not 1", busy->calls);
+	if (busy->offset != PINNED_GPA)
+		fail("error_offset is 0x%llx, the pinned page is at 0x%x", ull(busy->offset),
+		     PINNED_GPA);
+}
+
+static void step_busy_page(struct vm *vm)
+{
+	struct busy busy = { .pin = NULL };
+	char text[GUEST_TEXT_MAX];
+	char report[256];
+	struct pin pin;
+	unsigned int i;
+	int64_t r;
+
+	for (i = 0; i < RANGE_PAGES; i++) {
+		range_message(text, sizeof(text), i);
+		memcpy(vm_host(vm, RANGE_GPA + i * PAGE), text, strlen(text) + 1);
+	}
+	range_message(text, sizeof(text), (PINNED_GPA - RANGE_GPA) / PAGE);
+	pin_page(vm, &pin, PINNED_GPA, strlen(text) + 1);
+	say("host pins one shared page, gpa 0x%x, by splicing it into a pipe", PINNED_GPA);
+
+	vm->retry = (struct gmem_retry) {
+		.max_tries = 5,
+		.delay_us = 1000,
+		.busy = on_busy,
+		.opaque = &busy,
+	};
+
+	say("guest asks to make %d pages from gpa 0x%x private, the callback gives up:",
+	    RANGE_PAGES, RANGE_GPA);
+	r = vm_command(vm, GUEST_MAKE_PRIVATE, RANGE_GPA, RANGE_SIZE);
+	if (r != -EAGAIN)
+		fail("the guest's hypercall returned %lld, not -EAGAIN", (long long)r);
+	expect_busy_once(&busy);
+	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+
+	expect_range_untouched(vm);
+	say("all or nothing: all %d pages are still shared, host and guest read their old bytes",
+	    RANGE_PAGES);
+
+	busy = (struct busy) { .pin = &pin };
+	say("guest asks again, this time the callback lets go:");
+	guest_converts(vm, RANGE_GPA, RANGE_SIZE, true);
+	expect_busy_once(&busy);
+	if (vm->report.tries != 2)
+		fail("the conversion took %u tries, not 2", vm->report.tries);
+
+	range_message(text, sizeof(text), (PINNED_GPA - RANGE_GPA) / PAGE);
+	if (strcmp(busy.data, text))
+		fail("the pipe had \"%.40s\", not \"%s\"", busy.data, text);
+	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+
+	for (i = 0; i < RANGE_PAGES; i++)
+		expect_private(vm, RANGE_GPA + i * PAGE);
+	say("all %d pages are private, host gets SIGBUS at each", RANGE_PAGES);
+
+	vm->retry = patient;
+}
+
+static void step_back_and_forth(struct vm *vm)
+{
+	volatile uint64_t *counter = vm_host(vm, COUNTER_GPA);
+	uint64_t value = 0;
+	unsigned int i;
+	int64_t r;
+
+	for (i = 0; i < ROUNDS; i++) {
+		uint64_t secret = ~value;
+
+		guest_converts(vm, COUNTER_GPA, PAGE, true);
+		guest_write(vm, COUNTER_GPA, &secret, sizeof(secret));
+		expect_private(vm, COUNTER_GPA);
+		if (!guest_reads(vm, COUNTER_GPA, &secret, sizeof(secret)))
+			fail("round %u: the guest's private bytes changed", i);
+
+		/* flags 0: start from what the host remembers, not from the page. */
+		guest_converts(vm, COUNTER_GPA, PAGE, false);
+		*counter = ++value;
+		r = vm_command(vm, GUEST_INCREMENT, COUNTER_GPA, sizeof(*counter));
+		value++;
+		if ((uint64_t)r != value || *counter != value)
+			fail("round %u: guest says %lld, host reads %llu, should be %llu", i,
+			     (long long)r, ull(*counter), ull(value));
+	}
+	say("%d conversions: private (guest writes, host gets SIGBUS, guest reads back), then",
+	    2 * ROUNDS);
+	say("shared (host and guest take turns adding 1); the counter is %llu, no mismatch",
+	    ull(value));
+}
+
+static void step_memory_faults(struct vm *vm)
+{
+	if (vm->memory_faults)
+		fail("%lu KVM_EXIT_MEMORY_FAULT, this VM type raises none", vm->memory_faults);
+	say("the VMM handles KVM_EXIT_MEMORY_FAULT and saw none.  Confidential hardware raises it");
+	say("for an access of the wrong kind; on this VM type an access takes its kind from the");
+	say("attributes, so there is no wrong kind, and that handler is not shown at work");
+}
+
+static const struct {
+	const char *title;
+	void (*run)(struct vm *vm);
+} steps[] = {
+	{ "what the kernel offers", step_capabilities },
+	{ "create the VM", step_create },
+	{ "host and guest talk through a shared page", step_shared_page },
+	{ "the guest makes the page private", step_to_private },
+	{ "the host touches the private page", step_host_is_kept_out },
+	{ "the guest shares the page again", step_back_to_shared },
+	{ "in place: the physical page stays", step_in_place },
+	{ "a page that is in use: EAGAIN, and how to overcome it", step_busy_page },
+	{ "back and forth", step_back_and_forth },
+	{ "accesses of the wrong kind", step_memory_faults },
+};
+
+void tour(void)
+{
+	const unsigned int n = sizeof(steps) / sizeof(steps[0]);
+	struct vm vm = { .retry = patient };
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		step(i + 1, steps[i].title);
+		steps[i].run(&vm);
+		say("ok");
+	}
+
+	printf("tour complete: %u of %u steps as promised, %lu conversions\n", n, n,
+	       vm.conversions);
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The machine: one KVM_X86_SW_PROTECTED_VM, one vCPU, and one memslot whose
+ * memory is a guest_memfd that the host has mapped as well.
+ *
+ * What goes wrong here ends the tour through fail().
+ */
+#ifndef VM_H
+#define VM_H
+
+#include <stdint.h>
+
+#include <linux/kvm.h>
+
+#include "gmem_convert.h"
+#include "guest.h"
+
+struct vm {
+	int kvm_fd;
+	int vm_fd;
+	int vcpu_fd;
+	int gmem_fd;
+
+	struct kvm_run *run;
+	size_t run_size;
+
+	/*
+	 * The host's mapping of the whole guest_memfd.  The only memslot starts
+	 * at guest physical address 0 and at offset 0 of the file, so an offset
+	 * into the file, into this mapping and a gpa are the same number.
+	 */
+	char *mem;
+
+	/* How conversions that the guest asks for deal with EAGAIN. */
+	struct gmem_retry retry;
+
+	/* The last conversion that the guest asked for. */
+	struct gmem_report report;
+
+	/* Successful ones that the guest asked for. */
+	unsigned long conversions;
+
+	/* KVM_EXIT_MEMORY_FAULT exits. */
+	unsigned long memory_faults;
+};
+
+/* Open /dev/kvm and create the VM; enough to ask what the kernel offers. */
+void vm_open(struct vm *vm);
+void vm_create_memory(struct vm *vm);
+void vm_create_vcpu(struct vm *vm);
+
+/* KVM_CHECK_EXTENSION on /dev/kvm or a VM. */
+int vm_check_extension(int fd, long cap);
+
+/* Where the host sees a guest physical address. */
+static inline void *vm_host(struct vm *vm, uint64_t gpa)
+{
+	return vm->mem + gpa;
+}
+
+/*
+ * Have the guest execute a command (guest.h), handling whatever exits happen on
+ * the way, and return its result.
+ */
+int64_t vm_command(struct vm *vm, enum guest_op op, uint64_t gpa, uint64_t len);
+
+#endif /* VM_H */
