@@ -26,8 +26,8 @@ enum gmem_support gmem_probe(int kvm_fd, int vm_fd)
 	int r;
 
 	/*
-	 * Ask /dev/kvm first: a kernel that does not know the capability
-	 * reports 0 here, and then a 0 from the VM has only one meaning.
+	 * Ask /dev/kvm first.  A VM also reports 0 on a kernel that does not
+	 * know the capability; from here on that cannot be the reason.
 	 */
 	r = has_private(kvm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES);
 	if (r < 0)
