@@ -1,0 +1,139 @@
+# shellcheck shell=bash
+# What every tool needs: where things are, how to say what goes wrong, and how
+# to get a missing program.  Sourced, never run.
+
+set -euo pipefail
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=$(realpath -m "${BUILD:-$TOP/build}")
+LINUX=$BUILD/linux
+PATCHES=$(realpath -m "${PATCHES:-$TOP/patches}")
+JOBS=${JOBS:-$(nproc)}
+export LC_ALL=C TZ=UTC
+
+# Nobody's git configuration, hooks or editor may change what is built from the
+# patches or written to them.
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0
+export GIT_COMMITTER_NAME=queue GIT_COMMITTER_EMAIL=queue@localhost
+
+die() {
+	printf '%s: %s\n' "${0##*/}" "$*" >&2
+	exit 1
+}
+
+note() {
+	printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+# The Debian package of a program or file where the two have different names.
+package_of() {
+	case $1 in
+	qemu-system-x86_64) echo qemu-system-x86 ;;
+	aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu ;;
+	sphinx-build) echo python3-sphinx ;;
+	busybox) echo busybox-static ;;
+	xz) echo xz-utils ;;
+	depmod) echo kmod ;;
+	ld) echo binutils ;;
+	*/libelf.h) echo libelf-dev ;;
+	*/opensslv.h) echo libssl-dev ;;
+	*/uuid.h) echo uuid-dev ;;
+	*/numa.h) echo libnuma-dev ;;
+	*/debian-archive-keyring.gpg) echo debian-archive-keyring ;;
+	*) echo "$1" ;;
+	esac
+}
+
+# need PROGRAM|FILE...: install what is not there, or say what to install.
+need() {
+	local want packages=()
+
+	for want; do
+		case $want in
+		/*) [[ -e $want ]] ;;
+		*) command -v "$want" >/dev/null ;;
+		esac || packages+=("$(package_of "$want")")
+	done
+	[[ ${#packages[@]} -gt 0 ]] || return 0
+
+	if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+		die "missing: ${packages[*]} (names of Debian packages); install them and try again"
+	fi
+	note "installing ${packages[*]}"
+	mkdir -p "$BUILD"
+	apt_install "${packages[@]}" ||
+		{ apt-get update && apt_install "${packages[@]}"; } >>"$BUILD/apt.log" 2>&1 ||
+		die "cannot install ${packages[*]}: see $BUILD/apt.log (network? disk space?)"
+}
+
+apt_install() {
+	DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y --no-install-recommends "$@" >>"$BUILD/apt.log" 2>&1
+}
+
+# need_space MIB WHAT: a full disk in the middle of a build is hard to read.
+need_space() {
+	local free
+
+	mkdir -p "$BUILD"
+	free=$(df -Pm "$BUILD" | awk 'NR == 2 { print $4 }')
+	[[ $free -ge $1 ]] ||
+		die "$2 needs $1 MiB in $BUILD, which has $free MiB: free some or set BUILD="
+}
+
+# run_logged LOG COMMAND...: the log is for failures, its last lines for people.
+run_logged() {
+	local log=$1
+
+	shift
+	if ! "$@" >"$log" 2>&1 </dev/null; then
+		tail -n 25 "$log" >&2
+		die "failed: $1 $2 ...; the whole log is $log"
+	fi
+}
+
+# One builder at a time in one BUILD: two at once would poison each other.
+lock_build() {
+	mkdir -p "$BUILD"
+	exec 9>"$BUILD/.lock.$1"
+	flock -n 9 || { note "waiting for another 'make' in $BUILD"; flock 9; }
+}
+
+# sha256 FILE (- is what is piped in)
+sha256() {
+	sha256sum "$1" | cut -d" " -f1
+}
+
+# The patches of the series, in order, as paths.
+series_files() {
+	local line
+
+	[[ -e $PATCHES/series ]] || return 0
+	while read -r line _; do
+		[[ -z $line || $line == \#* ]] || printf '%s\n' "$PATCHES/$line"
+	done <"$PATCHES/series"
+}
+
+series_hash() {
+	{ series_files; series_files | xargs -r cat; } | sed "s|^$PATCHES/||" | sha256 -
+}
+
+kgit() {
+	git -C "$LINUX" "$@"
+}
+
+# kmake OUTPUT ARGS...: make in the kernel tree; what is built must not depend
+# on who builds it, when, and where.
+kmake() {
+	local out=$1 cc=${CROSS_COMPILE:-}gcc
+
+	shift
+	if command -v ccache >/dev/null; then
+		cc="ccache $cc"
+		export CCACHE_BASEDIR=$BUILD CCACHE_NOHASHDIR=1
+		export CCACHE_COMPILERCHECK=content
+	fi
+	make --no-print-directory -C "${KSRC:-$LINUX}" O="$out" -j"$JOBS" CC="$cc" LOCALVERSION= \
+		KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' \
+		KBUILD_BUILD_USER=queue KBUILD_BUILD_HOST=localhost "$@"
+}
