@@ -1,0 +1,53 @@
+# Commands; what they do is in tools/.  `make help` lists them.
+
+# What the tools read from the environment.
+export BUILD BASE BASE_SHA256 FORCE VARIANT OWNER TEST ACCEL JOBS
+BUILD ?= build
+
+# The tools run parallel builds themselves and wait for each other.
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+
+.PHONY: help run check tree export kernel selftests selfcheck lint bisect
+
+help: ## list what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^#v \(.*\)/  \1/p' Makefile
+
+run: ## build everything and watch a guest and its VMM convert memory
+	@tools/run
+
+check: ## run the selftests, on each kernel, under each owner of the state
+	@tools/check
+
+tree: ## make BUILD/linux: the base with the series on top
+	@tools/tree
+
+export: ## write the commits of BUILD/linux back to patches/
+	@tools/export
+
+kernel: tree ## build the kernel of each VARIANT
+	@set -e; for v in $${VARIANT:-plain debug}; do tools/kernel $$v; done
+
+selftests: tree ## build the KVM selftests that `make check` runs
+	@tools/selftests
+
+lint: tree ## check patches, scripts and lists; under a minute once the tree stands
+	@tools/lint
+
+selfcheck: tree ## show that the harness sees hangs, panics, splats and failures
+	@tools/selfcheck
+
+bisect: tree ## build every patch in every way that it can break; hours
+	@tools/bisect
+
+#v
+#v BUILD=build             where everything is made
+#v BASE=                   kernel git tree or tarball to use instead of the file `base`
+#v BASE_SHA256=            what the tarball must hash to
+#v FORCE=1                 make tree: drop local work in BUILD/linux
+#v VARIANT="plain debug"   kernels to build and test, see configs/
+#v OWNER="1 0"             owners of the state to test: 1 the VM, 0 the guest_memfd
+#v TEST=                   only these tests of tests/check.list
+#v ACCEL=auto              auto, tcg or kvm
+#v JOBS=                   parallel jobs; default: the number of processors
