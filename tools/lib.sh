@@ -6,7 +6,8 @@ set -euo pipefail
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=$(realpath -m "${BUILD:-$TOP/build}")
-LINUX=$BUILD/linux
+# The tree that is built: the one that tools/tree made, but for tools/bisect.
+LINUX=${KSRC:-$BUILD/linux}
 PATCHES=$(realpath -m "${PATCHES:-$TOP/patches}")
 JOBS=${JOBS:-$(nproc)}
 export LC_ALL=C TZ=UTC
@@ -133,7 +134,31 @@ kmake() {
 		export CCACHE_BASEDIR=$BUILD CCACHE_NOHASHDIR=1
 		export CCACHE_COMPILERCHECK=content
 	fi
-	make --no-print-directory -C "${KSRC:-$LINUX}" O="$out" -j"$JOBS" CC="$cc" LOCALVERSION= \
+	make --no-print-directory -C "$LINUX" O="$out" -j"$JOBS" CC="$cc" LOCALVERSION= \
 		KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' \
 		KBUILD_BUILD_USER=queue KBUILD_BUILD_HOST=localhost "$@"
+}
+
+# kconfig OUTPUT LOG FRAGMENT...: tinyconfig with the fragments on top, each line
+# of which is looked up in the result: merge_config.sh and olddefconfig drop what
+# Kconfig refuses without failing.
+kconfig() {
+	local out=$1 log=$2 line refused=''
+
+	shift 2
+	run_logged "$log" kmake "$out" tinyconfig
+	cat "$@" >"$out/fragment"
+	run_logged "$log" "$LINUX/scripts/kconfig/merge_config.sh" -m -O "$out" "$out/.config" "$out/fragment"
+	run_logged "$log" kmake "$out" olddefconfig
+
+	while read -r line; do
+		case $line in
+		CONFIG_*=n) ! grep -q "^${line%n}" "$out/.config" ;;
+		CONFIG_*) grep -qFx "$line" "$out/.config" ;;
+		"# CONFIG_"*" is not set")
+			line=${line#\# }
+			! grep -q "^${line%% *}=" "$out/.config" ;;
+		esac || refused="$refused $line"
+	done <"$out/fragment"
+	[[ -z $refused ]] || die "Kconfig refuses, of ${*##*/}:$refused"
 }
