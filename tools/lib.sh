@@ -35,11 +35,10 @@ package_of() {
 	busybox) echo busybox-static ;;
 	xz) echo xz-utils ;;
 	depmod) echo kmod ;;
-	ld) echo binutils ;;
+	/usr/include/stdio.h) echo libc6-dev ;;
 	*/libelf.h) echo libelf-dev ;;
 	*/opensslv.h) echo libssl-dev ;;
 	*/uuid.h) echo uuid-dev ;;
-	*/numa.h) echo libnuma-dev ;;
 	*/debian-archive-keyring.gpg) echo debian-archive-keyring ;;
 	*) echo "$1" ;;
 	esac
