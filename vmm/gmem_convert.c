@@ -5,10 +5,13 @@
 #include <time.h>
 
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <linux/kvm.h>
 
 #include "gmem_convert.h"
+
+#define OWNER_PARAMETER "/sys/module/kvm/parameters/vm_memory_attributes"
 
 /* Whether @fd (/dev/kvm or a VM) reports PRIVATE for @cap; -1 on error. */
 static int has_private(int fd, long cap)
@@ -25,32 +28,25 @@ enum gmem_support gmem_probe(int kvm_fd, int vm_fd)
 {
 	int r;
 
-	/*
-	 * Ask /dev/kvm first.  A VM also reports 0 on a kernel that does not
-	 * know the capability; from here on that cannot be the reason.
-	 */
-	r = has_private(kvm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES);
-	if (r < 0)
-		return GMEM_PROBE_FAILED;
-	if (!r)
-		return GMEM_NO_FEATURE;
-
 	r = has_private(vm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES);
 	if (r < 0)
 		return GMEM_PROBE_FAILED;
 	if (r)
 		return GMEM_SUPPORTED;
 
-	/*
-	 * Exactly one owner ever advertises PRIVATE for a VM that has private
-	 * memory.  It is not guest_memfd; if it is not the VM either, then
-	 * there is no private memory to own.
-	 */
-	r = has_private(vm_fd, KVM_CAP_MEMORY_ATTRIBUTES);
+	/* /dev/kvm speaks for all VM types. */
+	r = has_private(kvm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES);
 	if (r < 0)
 		return GMEM_PROBE_FAILED;
+	if (r)
+		return GMEM_NO_PRIVATE_MEMORY;
 
-	return r ? GMEM_VM_OWNS_STATE : GMEM_NO_PRIVATE_MEMORY;
+	/*
+	 * Exactly one owner ever advertises PRIVATE.  If guest_memfd is not the
+	 * one, then only the parameter tells a kernel on which it could be from
+	 * a kernel that knows no owner but the VM.
+	 */
+	return access(OWNER_PARAMETER, F_OK) ? GMEM_NO_FEATURE : GMEM_VM_OWNS_STATE;
 }
 
 const char *gmem_support_str(enum gmem_support support)

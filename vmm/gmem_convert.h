@@ -81,9 +81,9 @@ enum gmem_support {
  * @kvm_fd: an open /dev/kvm.
  * @vm_fd:  what KVM_CREATE_VM returned.
  *
- * Both are needed.  /dev/kvm speaks for the kernel and reports what any VM type
- * could do, the VM speaks for itself.  Neither alone tells a kernel that is too
- * old from a module parameter or from the wrong VM type.
+ * The VM speaks for itself, /dev/kvm for all VM types.  Where neither offers it,
+ * /sys/module/kvm/parameters/vm_memory_attributes tells a kernel that is too old
+ * from one whose administrator has to change the parameter.
  */
 enum gmem_support gmem_probe(int kvm_fd, int vm_fd);
 
