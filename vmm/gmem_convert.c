@@ -67,6 +67,27 @@ const char *gmem_support_str(enum gmem_support support)
 	return "unknown";
 }
 
+int gmem_content_modes(int fd)
+{
+	int modes = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS);
+
+	return modes < 0 ? -errno : modes;
+}
+
+const char *gmem_mode_str(uint64_t mode)
+{
+	switch (mode) {
+	case 0:
+		return "no content mode";
+	case KVM_SET_MEMORY_ATTRIBUTES2_ZERO:
+		return "ZERO";
+	case KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE:
+		return "PRESERVE";
+	}
+
+	return "unknown content mode";
+}
+
 static bool writes_error_offset(int error)
 {
 	return error == EAGAIN || error == EOPNOTSUPP || error == EHWPOISON ||
@@ -80,6 +101,7 @@ static void convert_once(int gmem_fd, struct gmem_report *report)
 		.offset = report->offset,
 		.size = report->size,
 		.attributes = report->to_private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+		.flags = report->mode,
 	};
 
 	report->error = 0;
@@ -108,7 +130,8 @@ static unsigned int next_delay(unsigned int us)
 }
 
 int gmem_convert(int gmem_fd, uint64_t offset, uint64_t size, bool to_private,
-		 const struct gmem_retry *retry, struct gmem_report *report)
+		 uint64_t mode, const struct gmem_retry *retry,
+		 struct gmem_report *report)
 {
 	static const struct gmem_retry no_retry = { .max_tries = 1 };
 	struct gmem_report local;
@@ -123,6 +146,7 @@ int gmem_convert(int gmem_fd, uint64_t offset, uint64_t size, bool to_private,
 		.offset = offset,
 		.size = size,
 		.to_private = to_private,
+		.mode = mode,
 	};
 
 	delay = retry->delay_us;
@@ -155,7 +179,11 @@ static const char *explain(int error)
 	case EAGAIN:
 		return "page in use outside the guest";
 	case EINVAL:
-		return "range unaligned, empty or beyond the end of the file, or a VM without private memory";
+		return "range unaligned, empty or beyond the end of the file, or not a content mode, or a VM without private memory";
+	case EOPNOTSUPP:
+		return "content mode not available for this VM type, direction or time";
+	case EHWPOISON:
+		return "page is poisoned, its contents are lost";
 	case ENOTTY:
 		return "not a guest_memfd, or the kernel is too old, or the VM owns the state";
 	case ENOMEM:
@@ -171,11 +199,12 @@ const char *gmem_report_str(const struct gmem_report *report, char *buf,
 	const char *to = report->to_private ? "private" : "shared";
 	unsigned long long start = report->offset;
 	unsigned long long size = report->size;
+	const char *mode = gmem_mode_str(report->mode);
 	char where[64] = "";
 
 	if (!report->error) {
-		snprintf(buf, len, "offset 0x%llx size 0x%llx made %s (tries: %u)",
-			 start, size, to, report->tries);
+		snprintf(buf, len, "offset 0x%llx size 0x%llx made %s (%s, tries: %u)",
+			 start, size, to, mode, report->tries);
 		return buf;
 	}
 
@@ -184,8 +213,8 @@ const char *gmem_report_str(const struct gmem_report *report, char *buf,
 			 (unsigned long long)report->error_offset);
 
 	snprintf(buf, len,
-		 "offset 0x%llx size 0x%llx not made %s: %s%s (errno %d, tries: %u%s)",
-		 start, size, to, explain(report->error), where, report->error,
+		 "offset 0x%llx size 0x%llx not made %s: %s%s (errno %d, %s, tries: %u%s)",
+		 start, size, to, explain(report->error), where, report->error, mode,
 		 report->tries, report->gave_up ? ", gave up" : "");
 	return buf;
 }

@@ -13,10 +13,30 @@
  *    any page.  It may have removed pages of the range from host and guest page
  *    tables; those fault back in by themselves, and nothing has to be repaired.
  *
- *  - Contents.  These functions pass no content mode (flags 0), so nobody
- *    promises anything about the bytes after a successful conversion.  Write
- *    them again.  What a converted page happens to hold differs between VM
- *    types.
+ *  - Contents.  Without a content mode (0) nobody promises anything about the
+ *    bytes after a successful conversion.  What a converted page happens to hold
+ *    differs between VM types, hardware and firmware: whoever reads it next has
+ *    to write it first.  A VMM that wants more says so:
+ *
+ *      KVM_SET_MEMORY_ATTRIBUTES2_ZERO      the range reads as zeros afterwards
+ *      KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE  the range reads as it did before
+ *
+ *    A mode speaks for every page of the range, whatever its state was.  In
+ *    particular, ZERO also wipes pages that are shared already, with what the
+ *    host has written there.
+ *
+ *  - EOPNOTSUPP: the VM cannot give the content mode.  That depends on the VM
+ *    type, on the direction (nobody gives ZERO to private), and on the time
+ *    (PRESERVE to private ends where a confidential VM is finalized).
+ *    gmem_content_modes() says what the VM can give in at least one direction;
+ *    for one direction the only answer is that of the conversion itself, which
+ *    has then changed nothing.  Do without, or take another mode; trying again
+ *    does not help.
+ *
+ *  - EHWPOISON: with a content mode only, a page is poisoned, i.e. its memory is
+ *    broken and its bytes are lost.  Nobody can promise anything about it.
+ *    error_offset is the first such page.  Convert around it, or the range
+ *    without a mode; whoever touches the page gets SIGBUS or a machine check.
  *
  *  - EAGAIN, to private only: a page is in use outside the guest.  A user is
  *    anything that holds a reference: O_DIRECT or io_uring I/O in flight, a
@@ -90,6 +110,22 @@ enum gmem_support gmem_probe(int kvm_fd, int vm_fd);
 /* One sentence without a full stop, for a person; never NULL. */
 const char *gmem_support_str(enum gmem_support support);
 
+/*
+ * Which content modes are there?
+ *
+ * @fd: what KVM_CREATE_VM returned: those that this VM can give in at least one
+ *      direction, at the time of the call.  Or an open /dev/kvm: those that some
+ *      VM type can give.
+ *
+ * Return: KVM_SET_MEMORY_ATTRIBUTES2_ZERO and _PRESERVE, or'ed; 0 if there are
+ * none, the VM owns the state, or the kernel is too old; or a negative errno of
+ * KVM_CHECK_EXTENSION.
+ */
+int gmem_content_modes(int fd);
+
+/* "ZERO", "PRESERVE", "no content mode" or "unknown content mode"; never NULL. */
+const char *gmem_mode_str(uint64_t mode);
+
 /* What a gmem_busy_fn wants to happen next. */
 enum gmem_busy_action {
 	GMEM_RETRY,
@@ -142,6 +178,7 @@ struct gmem_report {
 	uint64_t offset;
 	uint64_t size;
 	bool to_private;
+	uint64_t mode;
 
 	/* 0, or a positive errno. */
 	int error;
@@ -165,28 +202,33 @@ struct gmem_report {
  * @size:       bytes, page aligned, not 0; the range must end within the file.
  * @to_private: true: only the guest may access the range afterwards.
  *              false: the guest and host userspace may.
+ * @mode:       the content mode: 0, KVM_SET_MEMORY_ATTRIBUTES2_ZERO, or
+ *              KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE; see the top of this file.
  * @retry:      what to do on EAGAIN; NULL: one try.
  * @report:     filled in whatever the result; NULL if not wanted.
  *
  * The range may be of mixed state, may contain pages that were never touched,
  * and may be bound to any number of memslots.  Converting what already has the
- * wanted state succeeds.
+ * wanted state succeeds, and changes nothing unless @mode is ZERO.
  *
  * Return: 0, or a negative errno:
  *
  *  -ENOTTY  @gmem_fd is no guest_memfd, the kernel is too old, or the VM owns
  *           the state; gmem_probe() tells which
  *  -EINVAL  @offset or @size unaligned, @size 0, range beyond the end of the
- *           file; or a VM without private memory
+ *           file; @mode unknown, or more than one; or a VM without private memory
+ *  -EOPNOTSUPP  the VM cannot give @mode in this direction, or not at this time;
+ *           error_offset is @offset
+ *  -EHWPOISON  with a @mode: a page is poisoned; error_offset is the first one
  *  -EAGAIN  to private: a page was still in use after the last try, or the
  *           callback gave up; error_offset is the first page that was
  *  -ENOMEM  no memory to record the new state (the caller's memcg limit counts);
  *           error_offset is @offset
- *
- * EOPNOTSUPP and EHWPOISON belong to content modes, which this does not use.
+ *  -EINTR   a fatal signal is pending, i.e. nobody but the kernel sees this
  */
 int gmem_convert(int gmem_fd, uint64_t offset, uint64_t size, bool to_private,
-		 const struct gmem_retry *retry, struct gmem_report *report);
+		 uint64_t mode, const struct gmem_retry *retry,
+		 struct gmem_report *report);
 
 /*
  * Say in words how a conversion went.  Like snprintf(), writes at most @len

@@ -219,11 +219,18 @@ static bool in_memslot(uint64_t gpa, uint64_t size)
 
 static int convert(struct vm *vm, uint64_t gpa, uint64_t size, bool to_private)
 {
-	int r = gmem_convert(vm->gmem_fd, gpa, size, to_private, &vm->retry, &vm->report);
+	uint64_t mode = to_private ? vm->mode_to_private : vm->mode_to_shared;
+	uint64_t page;
+	int r;
 
-	if (!r)
-		vm->conversions++;
-	return r;
+	r = gmem_convert(vm->gmem_fd, gpa, size, to_private, mode, &vm->retry, &vm->report);
+	if (r)
+		return r;
+
+	vm->conversions++;
+	for (page = gpa / GUEST_PAGE_SIZE; page < (gpa + size) / GUEST_PAGE_SIZE; page++)
+		vm->is_private[page] = to_private;
+	return 0;
 }
 
 /*

@@ -8,6 +8,7 @@
 #ifndef VM_H
 #define VM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <linux/kvm.h>
@@ -34,11 +35,25 @@ struct vm {
 	/* How conversions that the guest asks for deal with EAGAIN. */
 	struct gmem_retry retry;
 
+	/*
+	 * What becomes of the bytes when the guest asks for a conversion, one
+	 * content mode (see gmem_convert.h) a direction.  The guest cannot say,
+	 * the hypercall has no word for it: it is the VMM's policy.
+	 */
+	uint64_t mode_to_private;
+	uint64_t mode_to_shared;
+
 	/* The last conversion that the guest asked for. */
 	struct gmem_report report;
 
 	/* Successful ones that the guest asked for. */
 	unsigned long conversions;
+
+	/*
+	 * Which pages are private, by all conversions so far.  Nothing here needs
+	 * to know; it is compared with what the kernel says.
+	 */
+	bool is_private[GUEST_MEM_SIZE / GUEST_PAGE_SIZE];
 
 	/* KVM_EXIT_MEMORY_FAULT exits. */
 	unsigned long memory_faults;
