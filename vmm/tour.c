@@ -4,8 +4,9 @@
  * guest_memfd through its mapping, and the guest, which does what the mailbox
  * says.  A step is a function; the table at the end puts them in order.
  *
- * No step relies on what a page holds after a conversion: flags 0 promise
- * nothing.  Whoever wants to read something after one has written it after.
+ * No step relies on what a page holds after a conversion without a content mode:
+ * flags 0 promise nothing.  Whoever wants to read something after one has written
+ * it after, or has asked for a mode; the steps that do set vm.mode_to_*.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,20 +19,28 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "observe.h"
 #include "vm.h"
 #include "vmm.h"
 
 #define PAGE GUEST_PAGE_SIZE
 
-/* The pages of the tour: one for messages, a range to pin in, one to count in. */
+/* The pages of the tour: one for messages, a range to pin in, one to count in, */
 #define MESSAGE_GPA	GUEST_DATA
 #define RANGE_GPA	(GUEST_DATA + 16 * PAGE)
 #define RANGE_PAGES	4
 #define RANGE_SIZE	(RANGE_PAGES * PAGE)
 #define PINNED_GPA	(RANGE_GPA + 2 * PAGE)
 #define COUNTER_GPA	(GUEST_DATA + 32 * PAGE)
+/* and a range for each step about content modes or about what the kernel tells. */
+#define ZERO_GPA	(GUEST_DATA + 48 * PAGE)
+#define PRESERVE_GPA	(GUEST_DATA + 64 * PAGE)
+#define REFUSED_GPA	(GUEST_DATA + 80 * PAGE)
+#define FDINFO_GPA	(GUEST_DATA + 96 * PAGE)
+#define TRACE_GPA	(GUEST_DATA + 112 * PAGE)
 
 #define ROUNDS		500
 
@@ -141,6 +150,18 @@ static void expect_shared(struct vm *vm, uint64_t gpa)
 		fail("the host got SIGBUS at gpa 0x%llx, which is shared", ull(gpa));
 }
 
+/* All of the shared page reads as zeros, for the host and (its start) the guest. */
+static void expect_zeros(struct vm *vm, uint64_t gpa)
+{
+	static const char zeros[PAGE];
+
+	expect_shared(vm, gpa);
+	if (memcmp(vm_host(vm, gpa), zeros, PAGE))
+		fail("the host does not read zeros at gpa 0x%llx", ull(gpa));
+	if (!guest_reads(vm, gpa, zeros, GUEST_TEXT_MAX))
+		fail("the guest does not read zeros at gpa 0x%llx", ull(gpa));
+}
+
 /*
  * The page frame behind the host's mapping, from /proc/self/pagemap; 0 where
  * that is not told (it takes CAP_SYS_ADMIN).
@@ -216,11 +237,16 @@ static void print_capability(struct vm *vm, const char *name, long cap)
 
 static void step_capabilities(struct vm *vm)
 {
+	const int all_modes = KVM_SET_MEMORY_ATTRIBUTES2_ZERO |
+			      KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE;
 	enum gmem_support support;
+	int modes;
 
 	vm_open(vm);
 	print_capability(vm, "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES",
 			 KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES);
+	print_capability(vm, "KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS",
+			 KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS);
 	print_capability(vm, "KVM_CAP_MEMORY_ATTRIBUTES", KVM_CAP_MEMORY_ATTRIBUTES);
 	print_capability(vm, "KVM_CAP_GUEST_MEMFD_FLAGS", KVM_CAP_GUEST_MEMFD_FLAGS);
 
@@ -230,6 +256,18 @@ static void step_capabilities(struct vm *vm)
 	if (support != GMEM_SUPPORTED)
 		unsupported("%s", gmem_support_str(support));
 	say("%s", gmem_support_str(support));
+
+	/* Which of them in which direction, only a conversion can tell. */
+	modes = gmem_content_modes(vm->vm_fd);
+	if (modes < 0)
+		fail("content modes of the VM: %s", strerror(-modes));
+	if ((modes & all_modes) != all_modes)
+		fail("the content modes of this VM are 0x%x, without ZERO (0x%llx) and PRESERVE (0x%llx)",
+		     modes, KVM_SET_MEMORY_ATTRIBUTES2_ZERO,
+		     KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE);
+	if ((gmem_content_modes(vm->kvm_fd) & modes) != modes)
+		fail("this VM has a content mode that /dev/kvm does not know of");
+	say("content modes of this VM, in at least one direction: ZERO, PRESERVE");
 }
 
 static void step_create(struct vm *vm)
@@ -335,6 +373,99 @@ static void step_in_place(struct vm *vm)
 		     ull(before), ull(after));
 	say("gpa 0x%x is page frame 0x%llx before, and after a trip to private and back",
 	    MESSAGE_GPA, ull(after));
+}
+
+static void step_zero_to_shared(struct vm *vm)
+{
+	static const char secret[] = "what the guest forgot to wipe";
+	static const char old[] = "what the host had in the next page";
+	const uint64_t next = ZERO_GPA + PAGE;
+	char report[256];
+
+	guest_converts(vm, ZERO_GPA, PAGE, true);
+	guest_write(vm, ZERO_GPA, secret, sizeof(secret));
+	say("guest writes \"%s\" to a private page, gpa 0x%x", secret, ZERO_GPA);
+	memcpy(vm_host(vm, next), old, sizeof(old));
+	say("host writes \"%s\", gpa 0x%llx, which is shared", old, ull(next));
+
+	vm->mode_to_shared = KVM_SET_MEMORY_ATTRIBUTES2_ZERO;
+	guest_converts(vm, ZERO_GPA, 2 * PAGE, false);
+	vm->mode_to_shared = 0;
+	say("guest asks to share both, VMM: %s",
+	    gmem_report_str(&vm->report, report, sizeof(report)));
+
+	expect_zeros(vm, ZERO_GPA);
+	say("host and guest read zeros, the secret is gone");
+	expect_zeros(vm, next);
+	say("and zeros in the next page: a mode speaks for every page of the range");
+}
+
+static void step_preserve(struct vm *vm)
+{
+	static const char question[] = "initial memory, by the host";
+	static const char answer[] = "INITIAL MEMORY, BY THE HOST";
+	char *page = vm_host(vm, PRESERVE_GPA);
+	char report[256];
+
+	memcpy(page, question, sizeof(question));
+	say("host writes \"%s\" to gpa 0x%x", question, PRESERVE_GPA);
+
+	vm->mode_to_private = KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE;
+	guest_converts(vm, PRESERVE_GPA, PAGE, true);
+	vm->mode_to_private = 0;
+	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+
+	expect_private(vm, PRESERVE_GPA);
+	if (!guest_reads(vm, PRESERVE_GPA, question, sizeof(question)))
+		fail("the guest does not read in private what the host wrote before");
+	say("guest reads the same in private, where the host gets SIGBUS, and answers there");
+	vm_command(vm, GUEST_ANSWER, PRESERVE_GPA, 0);
+
+	vm->mode_to_shared = KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE;
+	guest_converts(vm, PRESERVE_GPA, PAGE, false);
+	vm->mode_to_shared = 0;
+	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+
+	expect_shared(vm, PRESERVE_GPA);
+	if (memcmp(page, answer, sizeof(answer)))
+		fail("the host read \"%.40s\", not \"%s\"", page, answer);
+	say("host reads \"%s\", which the guest wrote before the conversion", page);
+}
+
+static void step_mode_refused(struct vm *vm)
+{
+	static const char secret[] = "private before, private after";
+	static const char message[] = "shared before, shared after";
+	const uint64_t shared = REFUSED_GPA + PAGE;
+	char report[256];
+	int64_t r;
+
+	guest_converts(vm, REFUSED_GPA, PAGE, true);
+	guest_write(vm, REFUSED_GPA, secret, sizeof(secret));
+	memcpy(vm_host(vm, shared), message, sizeof(message));
+	say("guest asks to make 2 pages from gpa 0x%x private, the first one already is;",
+	    REFUSED_GPA);
+
+	vm->mode_to_private = KVM_SET_MEMORY_ATTRIBUTES2_ZERO;
+	r = vm_command(vm, GUEST_MAKE_PRIVATE, REFUSED_GPA, 2 * PAGE);
+	vm->mode_to_private = 0;
+	if (r != -EOPNOTSUPP || vm->report.error != EOPNOTSUPP)
+		fail("the guest's hypercall returned %lld, not -EOPNOTSUPP; %s", (long long)r,
+		     gmem_report_str(&vm->report, report, sizeof(report)));
+	if (vm->report.error_offset != REFUSED_GPA || vm->report.tries != 1)
+		fail("error_offset is 0x%llx after %u tries, not 0x%x after 1",
+		     ull(vm->report.error_offset), vm->report.tries, REFUSED_GPA);
+	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+
+	expect_private(vm, REFUSED_GPA);
+	if (!guest_reads(vm, REFUSED_GPA, secret, sizeof(secret)))
+		fail("the guest's private bytes changed");
+	expect_shared(vm, shared);
+	if (memcmp(vm_host(vm, shared), message, sizeof(message)) ||
+	    !guest_reads(vm, shared, message, sizeof(message)))
+		fail("the shared bytes changed");
+	say("nothing has changed: not the state of a page, and not a byte");
+	say("a guest cannot trust the host to have zeroed its private memory: no VM type has this");
 }
 
 /* What the callback for EAGAIN saw, and what it is to do. */
@@ -456,6 +587,155 @@ static void step_busy_page(struct vm *vm)
 	vm->retry = patient;
 }
 
+/* Read fdinfo, print it, and compare it with what was converted so far. */
+static void look_at_fdinfo(struct vm *vm, struct gmem_fdinfo *info)
+{
+	const unsigned int pages = sizeof(vm->is_private) / sizeof(vm->is_private[0]);
+	uint64_t private = 0, extents = 1;
+	unsigned int i;
+
+	if (fdinfo_read(vm->gmem_fd, info))
+		fail_errno("fdinfo, which was there before");
+
+	for (i = 0; i < pages; i++) {
+		private += vm->is_private[i] * PAGE;
+		extents += i && vm->is_private[i] != vm->is_private[i - 1];
+	}
+
+	say("size %llu flags 0x%llx private %llu shared %llu allocated %llu extents %llu",
+	    ull(info->size), ull(info->flags), ull(info->private), ull(info->shared),
+	    ull(info->allocated), ull(info->extents));
+	if (info->size != GUEST_MEM_SIZE ||
+	    info->flags != (GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED))
+		fail("the size should be %d, the flags 0x%llx", GUEST_MEM_SIZE,
+		     GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
+	if (info->private != private || info->shared != info->size - private ||
+	    info->extents != extents)
+		fail("by all conversions so far, %llu bytes should be private, in %llu extents",
+		     ull(private), ull(extents));
+}
+
+static void expect_allocated(const struct gmem_fdinfo *before,
+			     const struct gmem_fdinfo *after, uint64_t more)
+{
+	if (after->allocated != before->allocated + more)
+		fail("%llu bytes were allocated before, and should be %llu more",
+		     ull(before->allocated), ull(more));
+}
+
+static void step_fdinfo(struct vm *vm)
+{
+	const uint64_t size = 3 * PAGE;
+	struct gmem_fdinfo before, after;
+	int r = fdinfo_read(vm->gmem_fd, &before);
+
+	if (r) {
+		say("not shown: /proc/self/fdinfo of the file: %s", strerror(-r));
+		return;
+	}
+
+	look_at_fdinfo(vm, &before);
+	guest_converts(vm, FDINFO_GPA, size, true);
+	say("guest makes 3 pages private that nobody has touched: converting allocates none");
+	look_at_fdinfo(vm, &after);
+	expect_allocated(&before, &after, 0);
+
+	guest_write(vm, FDINFO_GPA + PAGE, "x", 1);
+	say("guest writes to one of them");
+	look_at_fdinfo(vm, &after);
+	expect_allocated(&before, &after, PAGE);
+
+	guest_converts(vm, FDINFO_GPA, size, false);
+	say("guest shares them again: the page stays allocated, in place");
+	look_at_fdinfo(vm, &after);
+	expect_allocated(&before, &after, PAGE);
+	say("as many private and shared bytes, and extents, as the VMM's own record has");
+}
+
+/* Print an event, which has to be named @name. */
+static void show_event(const struct trace_event *event, const char *name)
+{
+	say("%s: %s", event->name, event->args);
+	if (strcmp(event->name, name))
+		fail("this should be the event %s", name);
+}
+
+static void expect_conversion_event(struct vm *vm, const struct trace_event *event,
+				    uint64_t ino, int error, uint64_t error_offset)
+{
+	char args[sizeof(event->args)];
+
+	snprintf(args, sizeof(args),
+		 "ino %llu offset 0x%x size 0x%x attributes 0x%llx flags 0x%llx ret %d error_offset 0x%llx",
+		 ull(ino), TRACE_GPA, 2 * PAGE, KVM_MEMORY_ATTRIBUTE_PRIVATE,
+		 ull(vm->report.mode), -error, ull(error_offset));
+	show_event(event, "kvm_gmem_set_memory_attributes");
+	if (strcmp(event->args, args))
+		fail("it should say: %s", args);
+}
+
+/* A page in a pipe: the file and the pipe hold references, no page table has it. */
+static void expect_in_use_event(const struct trace_event *event, uint64_t ino, uint64_t gpa)
+{
+	unsigned long long event_ino, offset;
+	int refs, maps, pins, end = 0;
+
+	show_event(event, "kvm_gmem_page_in_use");
+	if (sscanf(event->args, "ino %llu offset 0x%llx refs %d maps %d pins %d%n",
+		   &event_ino, &offset, &refs, &maps, &pins, &end) != 5 || event->args[end])
+		fail("it has another format");
+	if (event_ino != ino || offset != gpa)
+		fail("the page in use is at ino %llu offset 0x%llx", ull(ino), ull(gpa));
+	if (refs < 2 || maps || pins)
+		fail("the page has at least 2 references, no mapping, and no pin by that name");
+}
+
+static void step_trace_events(struct vm *vm)
+{
+	const uint64_t busy_gpa = TRACE_GPA + PAGE;
+	struct trace_event events[32];
+	char data[GUEST_TEXT_MAX];
+	struct stat st;
+	struct pin pin;
+	unsigned int n, tries;
+	int64_t busy;
+	int r;
+
+	r = trace_start(vm->gmem_fd);
+	if (r) {
+		say("not shown: an instance in /sys/kernel/tracing: %s", strerror(-r));
+		return;
+	}
+	if (fstat(vm->gmem_fd, &st))
+		fail_errno("fstat of the guest_memfd");
+
+	/* One try, so that there is one event. */
+	vm->retry = (struct gmem_retry) { .max_tries = 1 };
+	vm->mode_to_private = KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE;
+	pin_page(vm, &pin, busy_gpa, 1);
+	busy = vm_command(vm, GUEST_MAKE_PRIVATE, TRACE_GPA, 2 * PAGE);
+	unpin_page(&pin, data);
+	vm->retry = patient;
+	guest_converts(vm, TRACE_GPA, 2 * PAGE, true);
+	vm->mode_to_private = 0;
+	tries = vm->report.tries;
+	n = trace_stop(events, sizeof(events) / sizeof(events[0]));
+
+	if (busy != -EAGAIN)
+		fail("the guest's hypercall returned %lld, not -EAGAIN", (long long)busy);
+	/* Two for each try that fails; it may take more than one, see patient. */
+	if (n != 2 * tries + 1)
+		fail("%u events, not %u: a failed try has two, a successful one has one", n,
+		     2 * tries + 1);
+
+	say("host holds gpa 0x%llx, guest asks to make it and the page before private: EAGAIN",
+	    ull(busy_gpa));
+	expect_in_use_event(&events[0], st.st_ino, busy_gpa);
+	expect_conversion_event(vm, &events[1], st.st_ino, EAGAIN, busy_gpa);
+	say("host lets go, guest asks again");
+	expect_conversion_event(vm, &events[n - 1], st.st_ino, 0, 0);
+}
+
 static void step_back_and_forth(struct vm *vm)
 {
 	volatile uint64_t *counter = vm_host(vm, COUNTER_GPA);
@@ -507,7 +787,12 @@ static const struct {
 	{ "the host touches the private page", step_host_is_kept_out },
 	{ "the guest shares the page again", step_back_to_shared },
 	{ "in place: the physical page stays", step_in_place },
+	{ "ZERO: what the guest leaves behind does not reach the host", step_zero_to_shared },
+	{ "PRESERVE: bytes that stay across conversions", step_preserve },
+	{ "a content mode that the VM cannot give: EOPNOTSUPP", step_mode_refused },
 	{ "a page that is in use: EAGAIN, and how to overcome it", step_busy_page },
+	{ "what /proc says about the file", step_fdinfo },
+	{ "what trace events say about conversions", step_trace_events },
 	{ "back and forth", step_back_and_forth },
 	{ "accesses of the wrong kind", step_memory_faults },
 };
