@@ -1,14 +1,14 @@
 # Commands; what they do is in tools/.  `make help` lists them.
 
 # What the tools read from the environment.
-export BUILD BASE BASE_SHA256 FORCE VARIANT OWNER TEST ACCEL JOBS
+export BUILD BASE BASE_SHA256 FORCE SEPARABLE VARIANT OWNER TEST ACCEL JOBS
 BUILD ?= build
 
 # The tools run parallel builds themselves and wait for each other.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-.PHONY: help run check tree export kernel selftests selfcheck lint bisect
+.PHONY: help run check tree export kernel selftests selfcheck lint bisect separable
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -41,11 +41,15 @@ selfcheck: tree ## show that the harness sees hangs, panics, splats and failures
 bisect: tree ## build every patch in every way that it can break; hours
 	@tools/bisect
 
+separable: ## run `make check` without the patches that the file `separable` names
+	@tools/separable
+
 #v
 #v BUILD=build             where everything is made
 #v BASE=                   kernel git tree or tarball to use instead of the file `base`
 #v BASE_SHA256=            what the tarball must hash to
 #v FORCE=1                 make tree: drop local work in BUILD/linux
+#v SEPARABLE=0             make tree: leave out the patches that the file `separable` names
 #v VARIANT="plain debug"   kernels to build and test, see configs/
 #v OWNER="1 0"             owners of the state to test: 1 the VM, 0 the guest_memfd
 #v TEST=                   only these tests of tests/check.list

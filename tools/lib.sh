@@ -9,6 +9,9 @@ BUILD=$(realpath -m "${BUILD:-$TOP/build}")
 # The tree that is built: the one that tools/tree made, but for tools/bisect.
 LINUX=${KSRC:-$BUILD/linux}
 PATCHES=$(realpath -m "${PATCHES:-$TOP/patches}")
+# Which patches can be left out, and whether to (0) or not.
+SEPARABLE_LIST=${SEPARABLE_LIST:-$TOP/separable}
+SEPARABLE=${SEPARABLE:-1}
 JOBS=${JOBS:-$(nproc)}
 export LC_ALL=C TZ=UTC
 
@@ -105,13 +108,49 @@ sha256() {
 }
 
 # The patches of the series, in order, as paths.
-series_files() {
+all_series_files() {
 	local line
 
 	[[ -e $PATCHES/series ]] || return 0
 	while read -r line _; do
 		[[ -z $line || $line == \#* ]] || printf '%s\n' "$PATCHES/$line"
 	done <"$PATCHES/series"
+}
+
+# Those that are to be applied.  With SEPARABLE=0 the last ones are missing, and
+# somebody has to have asked separable_problems before.
+series_files() {
+	if [[ $SEPARABLE == 0 ]]; then
+		all_series_files | head -n "-$(separable_subjects | wc -l)"
+	else
+		all_series_files
+	fi
+}
+
+# The subjects of the patches that can be left out, in the order of the series.
+separable_subjects() {
+	[[ ! -e $SEPARABLE_LIST ]] || grep -vE '^(#|$)' "$SEPARABLE_LIST" || true
+}
+
+# Prints what is wrong with the list of these patches: they must be the last ones,
+# because nothing may build on what can be left out.
+separable_problems() {
+	local file list=${SEPARABLE_LIST##*/} subjects listed last missing
+
+	subjects=$(all_series_files | while read -r file; do
+		# As git am reads it.
+		[[ ! -r $file ]] || git mailinfo /dev/null /dev/null <"$file" | sed -n 's/^Subject: //p'
+	done)
+	listed=$(separable_subjects)
+	[[ -n $listed ]] || return 0
+	missing=$(grep -vxFf <(printf '%s\n' "$subjects") <<<"$listed" || true)
+	if [[ -n $missing ]]; then
+		printf '%s\n' "$list names what is no patch of the series:" "$missing"
+		return
+	fi
+	last=$(tail -n "$(wc -l <<<"$listed")" <<<"$subjects")
+	[[ $last == "$listed" ]] ||
+		printf '%s\n' "$list does not name the last patches of the series, in their order; the last ones are:" "$last"
 }
 
 series_hash() {
