@@ -1,14 +1,14 @@
 # Commands; what they do is in tools/.  `make help` lists them.
 
 # What the tools read from the environment.
-export BUILD BASE BASE_SHA256 FORCE SEPARABLE VARIANT OWNER TEST ACCEL JOBS
+export BUILD BASE BASE_SHA256 FORCE SEPARABLE VARIANT OWNER TEST ACCEL JOBS LIMIT
 BUILD ?= build
 
 # The tools run parallel builds themselves and wait for each other.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-.PHONY: help run check tree export kernel selftests selfcheck lint bisect separable
+.PHONY: help run check tree export kernel selftests selfcheck lint bisect separable stress regress
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -19,6 +19,15 @@ run: ## build everything and watch a guest and its VMM convert memory
 
 check: ## run the selftests, on each kernel, under each owner of the state
 	@tools/check
+
+stress: export VARIANT := $(or $(VARIANT),stress kcsan)
+stress: export OWNER := 0
+stress: export LIST := tests/stress.list
+stress: ## run the tests that look for rare failures, on kernels that see most; hours
+	@tools/check
+
+regress: ## run all KVM selftests on the base and on the series, and compare
+	@tools/regress
 
 tree: ## make BUILD/linux: the base with the series on top
 	@tools/tree
@@ -52,6 +61,7 @@ separable: ## run `make check` without the patches that the file `separable` nam
 #v SEPARABLE=0             make tree: leave out the patches that the file `separable` names
 #v VARIANT="plain debug"   kernels to build and test, see configs/
 #v OWNER="1 0"             owners of the state to test: 1 the VM, 0 the guest_memfd
-#v TEST=                   only these tests of tests/check.list
+#v TEST=                   only these tests
+#v LIMIT=120               make regress: seconds for each test
 #v ACCEL=auto              auto, tcg or kvm
 #v JOBS=                   parallel jobs; default: the number of processors
