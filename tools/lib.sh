@@ -177,6 +177,11 @@ kmake() {
 		KBUILD_BUILD_USER=queue KBUILD_BUILD_HOST=localhost "$@"
 }
 
+# fragments VARIANT: its configuration, as paths.
+fragments() {
+	printf "$TOP/configs/%s.config\n" common x86 "$1"
+}
+
 # kconfig OUTPUT LOG FRAGMENT...: tinyconfig with the fragments on top, each line
 # of which is looked up in the result: merge_config.sh and olddefconfig drop what
 # Kconfig refuses without failing.
