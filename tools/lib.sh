@@ -69,6 +69,40 @@ need() {
 		die "cannot install ${packages[*]}: see $BUILD/apt.log (network? disk space?)"
 }
 
+# apt_private DIR COMMAND...: with the configuration that apt_configure made there.
+apt_private() {
+	local dir=$1
+
+	shift
+	APT_CONFIG=$dir/apt.conf "$@" >>"$dir/log" 2>&1
+}
+
+# apt_configure DIR MIRROR SUITE COMPONENT [ARCHITECTURE]: a configuration of apt in
+# DIR for Debian's archive, that leaves /etc/apt, the machine's package lists and its
+# architectures alone.
+apt_configure() {
+	local dir=$1 mirror=$2 keyring=/usr/share/keyrings/debian-archive-keyring.gpg host
+
+	need apt-get "$keyring"
+	rm -rf "$dir"
+	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial" "$dir/download"
+	# The machine may have a mirror of its own; Ubuntu's does not carry Debian.
+	host=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
+		grep -v '^ *#' | grep -om1 'https\?://[^ ]*/debian/\?\( \|$\)' | tr -d ' ' || true)
+	echo "deb [signed-by=$keyring] ${host:-$mirror} $3 $4" >"$dir/sources.list"
+	cat >"$dir/apt.conf" <<-EOF
+		Dir::Etc::SourceList "$dir/sources.list";
+		Dir::Etc::SourceParts "-";
+		Dir::State::Lists "$dir/lists";
+		Dir::Cache "$dir/cache";
+		APT::Sandbox::User "root";
+		Acquire::Languages "none";
+		Acquire::Retries "3";
+		APT::Update::Error-Mode "any";
+	EOF
+	[[ -z ${5:-} ]] || printf 'APT::%s "%s";\n' Architecture "$5" Architectures "$5" >>"$dir/apt.conf"
+}
+
 apt_install() {
 	DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y --no-install-recommends "$@" >>"$BUILD/apt.log" 2>&1
