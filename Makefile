@@ -1,7 +1,7 @@
 # Commands; what they do is in tools/.  `make help` lists them.
 
 # What the tools read from the environment.
-export BUILD BASE BASE_SHA256 FORCE SEPARABLE VARIANT OWNER TEST ACCEL JOBS LIMIT
+export BUILD BASE BASE_SHA256 FORCE SEPARABLE ARCH VARIANT OWNER TEST ACCEL JOBS LIMIT
 BUILD ?= build
 
 # The tools run parallel builds themselves and wait for each other.
@@ -36,7 +36,7 @@ export: ## write the commits of BUILD/linux back to patches/
 	@tools/export
 
 kernel: tree ## build the kernel of each VARIANT
-	@set -e; for v in $${VARIANT:-plain debug}; do tools/kernel $$v; done
+	@tools/kernel
 
 selftests: tree ## build the KVM selftests that `make check` runs
 	@tools/selftests
@@ -59,6 +59,7 @@ separable: ## run `make check` without the patches that the file `separable` nam
 #v BASE_SHA256=            what the tarball must hash to
 #v FORCE=1                 make tree: drop local work in BUILD/linux
 #v SEPARABLE=0             make tree: leave out the patches that the file `separable` names
+#v ARCH=x86                of the test machine: make check ARCH=arm64
 #v VARIANT="plain debug"   kernels to build and test, see configs/
 #v OWNER="1 0"             owners of the state to test: 1 the VM, 0 the guest_memfd
 #v TEST=                   only these tests

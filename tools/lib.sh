@@ -29,16 +29,33 @@ note() {
 	printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
 
+# The architecture of the test machine, as the kernel calls it: the image to boot, where
+# all that is built for it goes, and the kernels to test.
+ARCH=${ARCH:-x86}
+# shellcheck disable=SC2034
+case $ARCH in
+x86 | x86_64)
+	ARCH=x86 IMAGE=arch/x86/boot/bzImage OUT=$BUILD
+	VARIANTS=${VARIANT:-plain debug} ;;
+arm64)
+	IMAGE=arch/arm64/boot/Image OUT=$BUILD/arm64
+	VARIANTS=${VARIANT:-arm64} CROSS_COMPILE=${CROSS_COMPILE:-aarch64-linux-gnu-} ;;
+*) die "ARCH=$ARCH: x86 or arm64" ;;
+esac
+export ARCH CROSS_COMPILE=${CROSS_COMPILE:-}
+
 # The Debian package of a program or file where the two have different names.
 package_of() {
 	case $1 in
 	qemu-system-x86_64) echo qemu-system-x86 ;;
+	qemu-system-aarch64) echo qemu-system-arm ;;
 	aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu ;;
 	sphinx-build) echo python3-sphinx ;;
 	busybox) echo busybox-static ;;
 	xz) echo xz-utils ;;
 	depmod) echo kmod ;;
 	/usr/include/stdio.h) echo libc6-dev ;;
+	/usr/aarch64-linux-gnu/include/stdio.h) echo libc6-dev-arm64-cross ;;
 	*/libelf.h) echo libelf-dev ;;
 	*/opensslv.h) echo libssl-dev ;;
 	*/uuid.h) echo uuid-dev ;;
@@ -213,7 +230,16 @@ kmake() {
 
 # fragments VARIANT: its configuration, as paths.
 fragments() {
-	printf "$TOP/configs/%s.config\n" common x86 "$1"
+	local names=(common "$1")
+
+	[[ $1 == arm64 ]] || names=(common x86 "$1")
+	printf "$TOP/configs/%s.config\n" "${names[@]}"
+}
+
+# listed_tests LIST...: those that they have for ARCH; a row for arm64 says so.
+listed_tests() {
+	awk -v arch="$ARCH" '!/^#/ && NF && ($2 == "arm64") == (arch == "arm64") &&
+		!seen[$1]++ { print $1 }' "$@"
 }
 
 # kconfig OUTPUT LOG FRAGMENT...: tinyconfig with the fragments on top, each line
