@@ -8,7 +8,7 @@ BUILD ?= build
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-.PHONY: help run check tree export kernel selftests selfcheck lint bisect separable stress regress
+.PHONY: help run check tree export kernel selftests selfcheck lint bisect separable stress regress bench
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,6 +25,9 @@ stress: export OWNER := 0
 stress: export LIST := tests/stress.list
 stress: ## run the tests that look for rare failures, on kernels that see most; hours
 	@tools/check
+
+bench: ## count the instructions that conversions take
+	@tools/bench
 
 regress: ## run all KVM selftests on the base and on the series, and compare
 	@tools/regress
