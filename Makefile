@@ -1,7 +1,7 @@
 # Commands; what they do is in tools/.  `make help` lists them.
 
 # What the tools read from the environment.
-export BUILD BASE BASE_SHA256 FORCE SEPARABLE ARCH VARIANT OWNER TEST ACCEL JOBS LIMIT
+export BUILD BASE BASE_SHA256 FORCE SEPARABLE ARCH VARIANT OWNER TEST ACCEL JOBS LIMIT BASE_SERIES UPDATE
 BUILD ?= build
 
 # The tools run parallel builds themselves and wait for each other.
@@ -26,7 +26,7 @@ stress: export LIST := tests/stress.list
 stress: ## run the tests that look for rare failures, on kernels that see most; hours
 	@tools/check
 
-bench: ## count the instructions that conversions take
+bench: ## measure what conversions cost, and compare with Documentation/bench.md
 	@tools/bench
 
 regress: ## run all KVM selftests on the base and on the series, and compare
@@ -66,6 +66,8 @@ separable: ## run `make check` without the patches that the file `separable` nam
 #v VARIANT="plain debug"   kernels to build and test, see configs/
 #v OWNER="1 0"             owners of the state to test: 1 the VM, 0 the guest_memfd
 #v TEST=                   only these tests
+#v BASE_SERIES=            make bench: compare with the series of this git revision
+#v UPDATE=1                make bench: write Documentation/bench.*
 #v LIMIT=120               make regress: seconds for each test
 #v ACCEL=auto              auto, tcg or kvm
 #v JOBS=                   parallel jobs; default: the number of processors
