@@ -262,10 +262,21 @@ fragments() {
 	printf "$TOP/configs/%s.config\n" "${names[@]}"
 }
 
-# listed_tests LIST...: those that they have for ARCH; a row for arm64 says so.
+# private_memory VARIANT: can VMs there have private memory, whose state somebody owns?
+private_memory() {
+	fragments "$1" | xargs -d '\n' cat 2>/dev/null | grep -x CONFIG_KVM_SW_PROTECTED_VM=y >/dev/null
+}
+
+# listed_tests LIST...: those that they have for VARIANTS; a * in a list stands for the
+# variants with private memory.
 listed_tests() {
-	awk -v arch="$ARCH" '!/^#/ && NF && ($2 == "arm64") == (arch == "arm64") &&
-		!seen[$1]++ { print $1 }' "$@"
+	local variant known=' '
+
+	for variant in $VARIANTS; do
+		known="$known$variant "
+		! private_memory "$variant" || known="$known* "
+	done
+	awk -v known="$known" '!/^#/ && NF && index(known, " " $2 " ") && !seen[$1]++ { print $1 }' "$@"
 }
 
 # kconfig OUTPUT LOG FRAGMENT...: tinyconfig with the fragments on top, each line
