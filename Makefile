@@ -62,7 +62,7 @@ separable: ## run `make check` without the patches that the file `separable` nam
 #v BASE_SHA256=            what the tarball must hash to
 #v FORCE=1                 make tree: drop local work in BUILD/linux
 #v SEPARABLE=0             make tree: leave out the patches that the file `separable` names
-#v ARCH=x86                of the test machine: make check ARCH=arm64
+#v ARCH=x86                of the test machine: make check ARCH=arm64, ARCH=i386
 #v VARIANT="plain debug"   kernels to build and test, see configs/; none: no private memory
 #v OWNER="1 0"             owners of the state to test: 1 the VM, 0 the guest_memfd
 #v TEST=                   only these tests

@@ -37,10 +37,13 @@ case $ARCH in
 x86 | x86_64)
 	ARCH=x86 IMAGE=arch/x86/boot/bzImage OUT=$BUILD
 	VARIANTS=${VARIANT:-plain debug} ;;
+i386)
+	IMAGE=arch/x86/boot/bzImage OUT=$BUILD/i386
+	VARIANTS=${VARIANT:-i386} ;;
 arm64)
 	IMAGE=arch/arm64/boot/Image OUT=$BUILD/arm64
 	VARIANTS=${VARIANT:-arm64} CROSS_COMPILE=${CROSS_COMPILE:-aarch64-linux-gnu-} ;;
-*) die "ARCH=$ARCH: x86 or arm64" ;;
+*) die "ARCH=$ARCH: x86, i386 or arm64" ;;
 esac
 export ARCH CROSS_COMPILE=${CROSS_COMPILE:-}
 
@@ -256,9 +259,9 @@ kmake() {
 
 # fragments VARIANT: its configuration, as paths.
 fragments() {
-	local names=(common "$1")
+	local names=(common x86 "$1")
 
-	[[ $1 == arm64 ]] || names=(common x86 "$1")
+	[[ $1 != arm64 && $1 != i386 ]] || names=(common "$1")
 	printf "$TOP/configs/%s.config\n" "${names[@]}"
 }
 
