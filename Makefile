@@ -1,14 +1,14 @@
 # Commands; what they do is in tools/.  `make help` lists them.
 
 # What the tools read from the environment.
-export BUILD BASE BASE_SHA256 FORCE SEPARABLE ARCH VARIANT OWNER TEST ACCEL JOBS LIMIT BASE_SERIES UPDATE
+export BUILD BASE BASE_SHA256 FORCE SEPARABLE ARCH VARIANT OWNER TEST ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE
 BUILD ?= build
 
 # The tools run parallel builds themselves and wait for each other.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-.PHONY: help run check tree export kernel selftests selfcheck lint bisect separable stress regress bench
+.PHONY: help run check tree export kernel selftests selfcheck lint bisect separable stress regress bench profile
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -28,6 +28,9 @@ stress: ## run the tests that look for rare failures, on kernels that see most; 
 
 bench: ## measure what conversions cost, and compare with Documentation/bench.md
 	@tools/bench
+
+profile: ## show which functions execute the instructions of a figure of the benchmark
+	@tools/profile $(FIGURE)
 
 regress: ## run all KVM selftests on the base and on the series, and compare
 	@tools/regress
@@ -68,6 +71,9 @@ separable: ## run `make check` without the patches that the file `separable` nam
 #v TEST=                   only these tests
 #v BASE_SERIES=            make bench: compare with the series of this git revision
 #v UPDATE=1                make bench: write Documentation/bench.*
-#v LIMIT=120               make regress: seconds for each test
+#v FIGURE=                 make profile: which, as in Documentation/bench.tsv
+#v KERNEL=base             make profile: of the base, for guest faults
+#v SIZE=1M                 make profile: the range, for figures that do not name it
+#v LIMIT=120               make regress: seconds for each test; make profile: for each profile (30)
 #v ACCEL=auto              auto, tcg or kvm
 #v JOBS=                   parallel jobs; default: the number of processors

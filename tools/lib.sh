@@ -57,6 +57,7 @@ package_of() {
 	busybox) echo busybox-static ;;
 	xz) echo xz-utils ;;
 	depmod) echo kmod ;;
+	objdump) echo binutils ;;
 	/usr/include/stdio.h) echo libc6-dev ;;
 	/usr/aarch64-linux-gnu/include/stdio.h) echo libc6-dev-arm64-cross ;;
 	*/libelf.h) echo libelf-dev ;;
