@@ -162,6 +162,11 @@ sha256() {
 	sha256sum "$1" | cut -d" " -f1
 }
 
+# The machine that runs the plain kernel, as a hash: results of another one don't count.
+plain_machine() {
+	fragments plain | xargs -d '\n' cat "$TOP/tools/vm" "$TOP/tests/init" | sha256 -
+}
+
 # The patches of the series, in order, as paths.
 all_series_files() {
 	local line
