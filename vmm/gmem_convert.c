@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -7,46 +8,122 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <linux/kvm.h>
-
 #include "gmem_convert.h"
 
-#define OWNER_PARAMETER "/sys/module/kvm/parameters/vm_memory_attributes"
+/*
+ * What a linux/kvm.h lacks that is older than the interface.  A structure cannot
+ * be asked for by name, but it comes with the ioctl that takes it.  The numbers
+ * of these ioctls are the same in all kernels that have them.  Those of the
+ * interface's capabilities are not, so this file asks for none of them.
+ */
+#ifndef KVM_MEMORY_ATTRIBUTE_PRIVATE
+#define KVM_MEMORY_ATTRIBUTE_PRIVATE	(1ULL << 3)
+#endif
 
-/* Whether @fd (/dev/kvm or a VM) reports PRIVATE for @cap; -1 on error. */
-static int has_private(int fd, long cap)
+#ifndef KVM_CREATE_GUEST_MEMFD
+struct kvm_create_guest_memfd {
+	__u64 size;
+	__u64 flags;
+	__u64 reserved[6];
+};
+
+#define KVM_CREATE_GUEST_MEMFD	_IOWR(KVMIO, 0xd4, struct kvm_create_guest_memfd)
+#endif
+
+#ifndef KVM_SET_MEMORY_ATTRIBUTES2
+struct kvm_memory_attributes2 {
+	union {
+		__u64 address;
+		__u64 offset;
+	};
+	__u64 size;
+	__u64 attributes;
+	__u64 flags;
+	__u64 error_offset;
+	__u64 reserved[11];
+};
+
+#define KVM_SET_MEMORY_ATTRIBUTES2	_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)
+#endif
+
+/* Wherever they come from, this is what the kernel reads. */
+#define CHECK(condition) _Static_assert(condition, #condition)
+CHECK(sizeof(struct kvm_create_guest_memfd) == 64);
+CHECK(KVM_CREATE_GUEST_MEMFD == 0xc040aed4);
+CHECK(sizeof(struct kvm_memory_attributes2) == 128);
+CHECK(offsetof(struct kvm_memory_attributes2, offset) == 0);
+CHECK(offsetof(struct kvm_memory_attributes2, size) == 8);
+CHECK(offsetof(struct kvm_memory_attributes2, attributes) == 16);
+CHECK(offsetof(struct kvm_memory_attributes2, flags) == 24);
+CHECK(offsetof(struct kvm_memory_attributes2, error_offset) == 32);
+CHECK(offsetof(struct kvm_memory_attributes2, reserved) == 40);
+CHECK(KVM_SET_MEMORY_ATTRIBUTES2 == 0xc080aed2);
+CHECK(KVM_MEMORY_ATTRIBUTE_PRIVATE == 8);
+CHECK(KVM_SET_MEMORY_ATTRIBUTES2_ZERO == 1);
+CHECK(KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE == 2);
+
+#define PARAMETERS "/sys/module/kvm/parameters/"
+
+const struct gmem_retry gmem_retry_default = { .max_tries = 12, .delay_us = 50 };
+
+static uint64_t page_size(void)
 {
-	int attributes = ioctl(fd, KVM_CHECK_EXTENSION, cap);
-
-	if (attributes < 0)
-		return -1;
-
-	return !!(attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE);
+	return sysconf(_SC_PAGESIZE);
 }
 
-enum gmem_support gmem_probe(int kvm_fd, int vm_fd)
+/* ---- what there is ---- */
+
+/* A guest_memfd of one page; -1 and errno if there is none. */
+static int open_scratch(int vm_fd)
 {
-	int r;
+	struct kvm_create_guest_memfd args = { .size = page_size() };
+	int fd = ioctl(vm_fd, KVM_CREATE_GUEST_MEMFD, &args);
 
-	r = has_private(vm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES);
-	if (r < 0)
+	/* KVM does not make it close-on-exec, and other threads may execute. */
+	if (fd >= 0)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+
+	return fd;
+}
+
+/* Convert the page of a scratch file.  Return: 0, or a positive errno. */
+static int convert_scratch(int fd, bool to_private, uint64_t mode)
+{
+	const struct gmem_retry once = { .max_tries = 1 };
+
+	return -gmem_convert(fd, 0, page_size(), to_private, mode, &once, NULL);
+}
+
+enum gmem_support gmem_probe(int vm_fd)
+{
+	int fd, error;
+
+	/* Every VM answers this, and only a VM tells ENOTTY below from "too old". */
+	if (ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_USER_MEMORY) < 0)
 		return GMEM_PROBE_FAILED;
-	if (r)
+
+	fd = open_scratch(vm_fd);
+	if (fd < 0)
+		return errno == ENOTTY ? GMEM_NO_FEATURE : GMEM_PROBE_FAILED;
+
+	error = convert_scratch(fd, true, 0);
+	close(fd);
+
+	switch (error) {
+	case 0:
 		return GMEM_SUPPORTED;
-
-	/* /dev/kvm speaks for all VM types. */
-	r = has_private(kvm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES);
-	if (r < 0)
-		return GMEM_PROBE_FAILED;
-	if (r)
+	case EINVAL:
 		return GMEM_NO_PRIVATE_MEMORY;
+	case ENOTTY:
+		/* A parameter that could make it work is there, or is not. */
+		if (!access(PARAMETERS "vm_memory_attributes", F_OK) ||
+		    !access(PARAMETERS "gmem_in_place_conversion", F_OK))
+			return GMEM_VM_OWNS_STATE;
+		return GMEM_NO_FEATURE;
+	}
 
-	/*
-	 * Exactly one owner ever advertises PRIVATE.  If guest_memfd is not the
-	 * one, then only the parameter tells a kernel on which it could be from
-	 * a kernel that knows no owner but the VM.
-	 */
-	return access(OWNER_PARAMETER, F_OK) ? GMEM_NO_FEATURE : GMEM_VM_OWNS_STATE;
+	errno = error;
+	return GMEM_PROBE_FAILED;
 }
 
 const char *gmem_support_str(enum gmem_support support)
@@ -55,23 +132,55 @@ const char *gmem_support_str(enum gmem_support support)
 	case GMEM_SUPPORTED:
 		return "guest_memfd owns the private/shared state and converts in place";
 	case GMEM_NO_FEATURE:
-		return "this kernel cannot convert memory through guest_memfd (no KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES)";
+		return "this kernel cannot convert memory through guest_memfd";
 	case GMEM_VM_OWNS_STATE:
-		return "this kernel can convert through guest_memfd, but the VM owns the state: load kvm with vm_memory_attributes=0";
+		return "this kernel can convert through guest_memfd, but the VM owns the state: load kvm with vm_memory_attributes=0 (or gmem_in_place_conversion=1, whichever parameter it has)";
 	case GMEM_NO_PRIVATE_MEMORY:
 		return "this kernel can convert through guest_memfd, but a VM of this type has no private memory";
 	case GMEM_PROBE_FAILED:
-		return "KVM_CHECK_EXTENSION failed";
+		return "cannot find out whether this VM can convert memory through guest_memfd";
 	}
 
 	return "unknown";
 }
 
-int gmem_content_modes(int fd)
+int gmem_content_modes(int vm_fd, bool to_private)
 {
-	int modes = ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS);
+	const uint64_t modes[] = {
+		KVM_SET_MEMORY_ATTRIBUTES2_ZERO,
+		KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE,
+	};
+	unsigned int i;
+	int result = 0;
+	int fd;
 
-	return modes < 0 ? -errno : modes;
+	switch (gmem_probe(vm_fd)) {
+	case GMEM_SUPPORTED:
+		break;
+	case GMEM_PROBE_FAILED:
+		return -errno;
+	default:
+		return 0;
+	}
+
+	fd = open_scratch(vm_fd);
+	if (fd < 0)
+		return -errno;
+
+	for (i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		int error = convert_scratch(fd, to_private, modes[i]);
+
+		if (!error) {
+			result |= (int)modes[i];
+		} else if (error != EOPNOTSUPP && error != EINVAL) {
+			/* EINVAL: a kernel that does not know the mode. */
+			result = -error;
+			break;
+		}
+	}
+
+	close(fd);
+	return result;
 }
 
 const char *gmem_mode_str(uint64_t mode)
@@ -88,13 +197,15 @@ const char *gmem_mode_str(uint64_t mode)
 	return "unknown content mode";
 }
 
+/* ---- a range of a file ---- */
+
 static bool writes_error_offset(int error)
 {
 	return error == EAGAIN || error == EOPNOTSUPP || error == EHWPOISON ||
 	       error == ENOMEM;
 }
 
-static void convert_once(int gmem_fd, struct gmem_report *report)
+static void convert_once(struct gmem_report *report)
 {
 	/* The initializer zeroes the reserved words, KVM insists on that. */
 	struct kvm_memory_attributes2 args = {
@@ -105,7 +216,7 @@ static void convert_once(int gmem_fd, struct gmem_report *report)
 	};
 
 	report->error = 0;
-	if (ioctl(gmem_fd, KVM_SET_MEMORY_ATTRIBUTES2, &args))
+	if (ioctl(report->gmem_fd, KVM_SET_MEMORY_ATTRIBUTES2, &args))
 		report->error = errno;
 
 	report->has_error_offset = writes_error_offset(report->error);
@@ -115,62 +226,74 @@ static void convert_once(int gmem_fd, struct gmem_report *report)
 
 static void sleep_us(unsigned int us)
 {
-	struct timespec ts = {
-		.tv_sec = us / 1000000,
-		.tv_nsec = us % 1000000 * 1000L,
-	};
+	struct timespec ts = { .tv_nsec = us * 1000L };
 
 	/* A signal that cuts the sleep short only makes the next try early. */
 	nanosleep(&ts, NULL);
 }
 
-static unsigned int next_delay(unsigned int us)
+static unsigned int at_most(unsigned int us, unsigned int max)
 {
-	return us > GMEM_MAX_DELAY_US / 2 ? GMEM_MAX_DELAY_US : us * 2;
+	return us < max ? us : max;
 }
 
-int gmem_convert(int gmem_fd, uint64_t offset, uint64_t size, bool to_private,
-		 uint64_t mode, const struct gmem_retry *retry,
-		 struct gmem_report *report)
+/* What was asked for is in @report. */
+static int convert(struct gmem_report *report, const struct gmem_retry *retry)
 {
-	static const struct gmem_retry no_retry = { .max_tries = 1 };
-	struct gmem_report local;
 	unsigned int delay;
 
 	if (!retry)
-		retry = &no_retry;
-	if (!report)
-		report = &local;
-
-	*report = (struct gmem_report) {
-		.offset = offset,
-		.size = size,
-		.to_private = to_private,
-		.mode = mode,
-	};
-
-	delay = retry->delay_us;
-	if (delay > GMEM_MAX_DELAY_US)
-		delay = GMEM_MAX_DELAY_US;
+		retry = &gmem_retry_default;
+	delay = at_most(retry->delay_us, GMEM_MAX_DELAY_US);
 
 	for (;;) {
-		convert_once(gmem_fd, report);
+		convert_once(report);
 		if (report->error != EAGAIN || report->tries >= retry->max_tries)
 			break;
 
-		if (retry->busy &&
-		    retry->busy(retry->opaque, report->error_offset, offset + size,
-				report->tries) == GMEM_GIVE_UP) {
+		if (retry->busy && retry->busy(retry->opaque, report) == GMEM_GIVE_UP) {
 			report->gave_up = true;
 			break;
 		}
 
 		if (delay)
 			sleep_us(delay);
-		delay = next_delay(delay);
+		delay = at_most(2 * delay, GMEM_MAX_DELAY_US);
 	}
 
 	return -report->error;
+}
+
+int gmem_convert(int gmem_fd, uint64_t offset, uint64_t size, bool to_private,
+		 uint64_t mode, const struct gmem_retry *retry,
+		 struct gmem_report *report)
+{
+	struct gmem_report local;
+
+	if (!report)
+		report = &local;
+
+	*report = (struct gmem_report) {
+		.gmem_fd = gmem_fd,
+		.offset = offset,
+		.size = size,
+		.to_private = to_private,
+		.mode = mode,
+	};
+
+	return convert(report, retry);
+}
+
+int gmem_make_private(int gmem_fd, uint64_t offset, uint64_t size, uint64_t mode,
+		      const struct gmem_retry *retry, struct gmem_report *report)
+{
+	return gmem_convert(gmem_fd, offset, size, true, mode, retry, report);
+}
+
+int gmem_make_shared(int gmem_fd, uint64_t offset, uint64_t size, uint64_t mode,
+		     const struct gmem_retry *retry, struct gmem_report *report)
+{
+	return gmem_convert(gmem_fd, offset, size, false, mode, retry, report);
 }
 
 static const char *explain(int error)
@@ -179,7 +302,7 @@ static const char *explain(int error)
 	case EAGAIN:
 		return "page in use outside the guest";
 	case EINVAL:
-		return "range unaligned, empty or beyond the end of the file, or not a content mode, or a VM without private memory";
+		return "range unaligned, empty or beyond the end, or not a content mode, or a VM without private memory";
 	case EOPNOTSUPP:
 		return "content mode not available for this VM type, direction or time";
 	case EHWPOISON:
@@ -188,6 +311,8 @@ static const char *explain(int error)
 		return "not a guest_memfd, or the kernel is too old, or the VM owns the state";
 	case ENOMEM:
 		return "no memory to record the new state";
+	case EIO:
+		return "the VM is dead or KVM has stopped it";
 	default:
 		return strerror(error);
 	}

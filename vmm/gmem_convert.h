@@ -3,20 +3,20 @@
  * Convert guest_memfd memory between private and shared, in place.
  *
  * Two files, gmem_convert.h and gmem_convert.c, meant to be copied into a VMM.
- * They need libc and the uAPI headers of a kernel that has
- * KVM_SET_MEMORY_ATTRIBUTES2 on guest_memfd, and nothing else.  No global
- * state: every function may be called from several threads at once.
+ * They need libc and any linux/kvm.h, also one that is older than the interface:
+ * what it lacks is defined here.  C99 and C++11 can include this header.  There is no
+ * global state: every function may be called from several threads at once.
  *
  * What a VMM author has to know:
  *
- *  - All or nothing.  A call that fails has changed no attribute and no byte of
- *    any page.  It may have removed pages of the range from host and guest page
- *    tables; those fault back in by themselves, and nothing has to be repaired.
+ *  - All or nothing.  A call of the ioctl that fails has changed no attribute and
+ *    no byte of any page.  It may have removed pages of the range from host and
+ *    guest page tables; those fault back in by themselves.
  *
- *  - Contents.  Without a content mode (0) nobody promises anything about the
- *    bytes after a successful conversion.  What a converted page happens to hold
- *    differs between VM types, hardware and firmware: whoever reads it next has
- *    to write it first.  A VMM that wants more says so:
+ *  - Contents.  Without a content mode (0) nothing is promised about the bytes
+ *    after a successful conversion.  What a converted page happens to hold
+ *    differs between VM types, hardware and firmware: write it before it is read.
+ *    There are two promises to ask for:
  *
  *      KVM_SET_MEMORY_ATTRIBUTES2_ZERO      the range reads as zeros afterwards
  *      KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE  the range reads as it did before
@@ -26,17 +26,18 @@
  *    host has written there.
  *
  *  - EOPNOTSUPP: the VM cannot give the content mode.  That depends on the VM
- *    type, on the direction (nobody gives ZERO to private), and on the time
+ *    type, on the direction (no VM gives ZERO to private), and on the time
  *    (PRESERVE to private ends where a confidential VM is finalized).
- *    gmem_content_modes() says what the VM can give in at least one direction;
- *    for one direction the only answer is that of the conversion itself, which
- *    has then changed nothing.  Do without, or take another mode; trying again
- *    does not help.
+ *    gmem_content_modes() says what there is.  Do without, or take another mode;
+ *    trying again does not help.
+ *
+ *  - A kernel can have the conversion without content modes; then every mode is
+ *    EINVAL, and gmem_content_modes() returns 0.  gmem_probe() does not care.
  *
  *  - EHWPOISON: with a content mode only, a page is poisoned, i.e. its memory is
- *    broken and its bytes are lost.  Nobody can promise anything about it.
- *    error_offset is the first such page.  Convert around it, or the range
- *    without a mode; whoever touches the page gets SIGBUS or a machine check.
+ *    broken and its bytes are lost.  error_offset is the first such page.
+ *    Convert around it, or the range without a mode; an access to the page
+ *    raises SIGBUS or a machine check.
  *
  *  - EAGAIN, to private only: a page is in use outside the guest.  A user is
  *    anything that holds a reference: O_DIRECT or io_uring I/O in flight, a
@@ -44,26 +45,34 @@
  *    moment.  Host mappings (page table entries) are no such users; KVM removes
  *    them.
  *
+ *    The kernel does not wait for references to go away: it flushes what it holds
+ *    itself, looks, and answers at once.  The waiting is done here, without any
+ *    lock of the kernel held, see struct gmem_retry.  A VMM that calls the ioctl
+ *    directly sees EAGAIN for references that last some microseconds, and has
+ *    to repeat the call, a bounded number of times and with pauses.
+ *
  *  - KVM is a user too, when it maps guest memory for itself on behalf of a
  *    vCPU (kvm_vcpu_map(): a GHCB, a nested VMCB).  That goes away only when
- *    *that vCPU runs*.  Never retry without bound in a vCPU's own thread: give
- *    up, go back to KVM_RUN with an error for the guest, and let it ask again.
+ *    *that vCPU runs*.  Never retry without bound in a vCPU's own thread.
+ *
+ *  - What to do with an EAGAIN that outlives the retries depends on the guest.
+ *    A guest of TDX asks again when it is told (Linux: three times in all).  A guest
+ *    of SNP terminates itself after any error of a page state change, EAGAIN
+ *    included: the VMM has to absorb it.  Do not enter the vCPU again, find and
+ *    end what holds the page, convert, and only then complete the exit with success.
+ *
+ *  - EIO: the VM is dead, or KVM has found a bug and stopped it.  Nothing can be
+ *    converted any more; close it.
  *
  *  - error_offset is written for EAGAIN, EOPNOTSUPP, EHWPOISON and ENOMEM, and
  *    means nothing after any other error.  struct gmem_report tells them apart.
- *
- *  - The reserved words of struct kvm_memory_attributes2 must be zero, and the
- *    offset and the size must be multiples of the page size, else EINVAL.  A
- *    range that is partly unaligned is not rounded.
  *
  *  - There is one physical page, private or shared.  Do not punch a hole after a
  *    conversion, as VMMs do whose shared memory is somewhere else: there is no
  *    second copy to free, only the one in use.
  *
- *  - Where the conversion was asked for by guest physical address, translate it
- *    through the memslot: offset = gpa - slot's guest_phys_addr + slot's
- *    guest_memfd_offset, and split the range where it crosses memslots.  The
- *    parts are then converted one by one, not atomically.
+ *  - A guest_memfd is not close-on-exec when KVM returns it, and a process that has
+ *    it may convert.  A VMM that executes other programs sets FD_CLOEXEC.
  */
 #ifndef GMEM_CONVERT_H
 #define GMEM_CONVERT_H
@@ -72,64 +81,114 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <linux/kvm.h>
+
+/* The content modes, for a linux/kvm.h that is older than they are. */
+#ifndef KVM_SET_MEMORY_ATTRIBUTES2_ZERO
+#define KVM_SET_MEMORY_ATTRIBUTES2_ZERO        (1ULL << 0)
+#endif
+#ifndef KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE
+#define KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE    (1ULL << 1)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Can memory of this VM be converted through its guest_memfd? */
 enum gmem_support {
 	/* Yes. */
 	GMEM_SUPPORTED,
 
-	/*
-	 * The kernel has no conversion through guest_memfd, or was built
-	 * without any VM type that has private memory.
-	 */
+	/* The kernel has no conversion through guest_memfd. */
 	GMEM_NO_FEATURE,
 
 	/*
-	 * The kernel can, but the VM owns the private/shared state: kvm was
-	 * loaded with vm_memory_attributes=1, the default where the parameter
-	 * exists.  KVM_SET_MEMORY_ATTRIBUTES on the VM fd is the way to convert.
+	 * The kernel can, but the VM owns the private/shared state, by a parameter
+	 * of the kvm module: vm_memory_attributes=1, or, in kernels that call it
+	 * so, gmem_in_place_conversion=0.  KVM_SET_MEMORY_ATTRIBUTES on the VM fd
+	 * is the way to convert.
 	 */
 	GMEM_VM_OWNS_STATE,
 
-	/* The kernel can, but a VM of this type has no private memory. */
+	/* The kernel can, but a VM of this type has no private memory; perhaps none has. */
 	GMEM_NO_PRIVATE_MEMORY,
 
-	/* KVM_CHECK_EXTENSION failed, errno says why; not an fd of KVM? */
-	GMEM_PROBE_FAILED,
+	/*
+	 * The question could not be asked, errno says why: not a VM's fd
+	 * (ENOTTY, EINVAL), a VM that is dead (EIO), no file descriptor left ...
+	 */
+	GMEM_PROBE_FAILED
 };
 
 /*
- * @kvm_fd: an open /dev/kvm.
- * @vm_fd:  what KVM_CREATE_VM returned.
+ * @vm_fd: what KVM_CREATE_VM returned.
  *
- * The VM speaks for itself, /dev/kvm for all VM types.  Where neither offers it,
- * /sys/module/kvm/parameters/vm_memory_attributes tells a kernel that is too old
- * from one whose administrator has to change the parameter.
+ * Asks the ioctl itself, with a guest_memfd of one page that nothing else uses and
+ * that is closed again, so the answer is right for every kernel that has the
+ * ioctl, whatever the number of its capability is and whatever linux/kvm.h this
+ * was compiled with.  Where the answer is no, /sys/module/kvm/parameters/ tells
+ * a kernel that lacks the feature from one whose administrator has to change the
+ * parameter.
+ *
+ * A VMM that confines itself (seccomp) calls this before, or allows
+ * KVM_CREATE_GUEST_MEMFD.
  */
-enum gmem_support gmem_probe(int kvm_fd, int vm_fd);
+enum gmem_support gmem_probe(int vm_fd);
 
 /* One sentence without a full stop, for a person; never NULL. */
 const char *gmem_support_str(enum gmem_support support);
 
 /*
- * Which content modes are there?
+ * Which content modes can this VM give in one direction, now?  Asked in the same way
+ * as gmem_probe() does.
  *
- * @fd: what KVM_CREATE_VM returned: those that this VM can give in at least one
- *      direction, at the time of the call.  Or an open /dev/kvm: those that some
- *      VM type can give.
+ * @vm_fd:      what KVM_CREATE_VM returned.
+ * @to_private: the direction.
+ *
+ * The answer can change once: PRESERVE to private ends when a VM of type SNP or
+ * TDX is finalized.
  *
  * Return: KVM_SET_MEMORY_ATTRIBUTES2_ZERO and _PRESERVE, or'ed; 0 if there are
- * none, the VM owns the state, or the kernel is too old; or a negative errno of
- * KVM_CHECK_EXTENSION.
+ * none, because of the VM type, because the kernel has no content modes, or because
+ * gmem_probe() would not return GMEM_SUPPORTED; or a negative errno where
+ * it would return GMEM_PROBE_FAILED.
  */
-int gmem_content_modes(int fd);
+int gmem_content_modes(int vm_fd, bool to_private);
 
 /* "ZERO", "PRESERVE", "no content mode" or "unknown content mode"; never NULL. */
 const char *gmem_mode_str(uint64_t mode);
 
+/* How the conversion of a range of one guest_memfd went, failed or not. */
+struct gmem_report {
+	/* What was asked for. */
+	int gmem_fd;
+	uint64_t offset;
+	uint64_t size;
+	bool to_private;
+	uint64_t mode;
+
+	/* 0, or a positive errno. */
+	int error;
+
+	/*
+	 * Whether error_offset was written by KVM, and what it says: a page
+	 * of the range, bytes into the file.
+	 */
+	bool has_error_offset;
+	uint64_t error_offset;
+
+	/* How many times the ioctl was called. */
+	unsigned int tries;
+
+	/* The callback said GMEM_GIVE_UP. */
+	bool gave_up;
+};
+
 /* What a gmem_busy_fn wants to happen next. */
 enum gmem_busy_action {
 	GMEM_RETRY,
-	GMEM_GIVE_UP,
+	GMEM_GIVE_UP
 };
 
 /*
@@ -138,19 +197,18 @@ enum gmem_busy_action {
  * try, struct gmem_report has what it would have been told.
  *
  * @opaque: gmem_retry.opaque.
- * @offset: the first page of the range that is still in use, bytes into the
- *          file, page aligned, in [the requested offset, @end).
- * @end:    the end of the requested range, bytes into the file.
- * @try:    1 after the first try.
+ * @report: how it stands.  error_offset is the first page that is in use, tries is
+ *          1 after the first try.
  *
- * KVM reports one page a try.  Drop everything in [@offset, @end) at once where
- * that is possible, or give gmem_retry.max_tries room for one page a try.
+ * KVM reports one page a try.  Drop everything from error_offset to the end of the
+ * range at once where that is possible, or give gmem_retry.max_tries room for one
+ * page a try.
  *
  * References are often dropped later than the call that should drop them
  * returns (an I/O that is being cancelled).  That is what the retries are for.
  */
-typedef enum gmem_busy_action (*gmem_busy_fn)(void *opaque, uint64_t offset,
-					      uint64_t end, unsigned int try);
+typedef enum gmem_busy_action (*gmem_busy_fn)(void *opaque,
+					      const struct gmem_report *report);
 
 /* How to deal with EAGAIN. */
 struct gmem_retry {
@@ -160,8 +218,6 @@ struct gmem_retry {
 	/*
 	 * How long to sleep before the second try, in microseconds.  Doubles
 	 * with each further try, up to GMEM_MAX_DELAY_US.  0: never sleep.
-	 *
-	 * Total sleep is bounded by (max_tries - 1) * GMEM_MAX_DELAY_US.
 	 */
 	unsigned int delay_us;
 
@@ -170,29 +226,16 @@ struct gmem_retry {
 	void *opaque;
 };
 
-#define GMEM_MAX_DELAY_US 100000u
+/* All sleeps of a call take at most (max_tries - 1) times this. */
+#define GMEM_MAX_DELAY_US 5000u
 
-/* How a conversion went, failed or not. */
-struct gmem_report {
-	/* What was asked for. */
-	uint64_t offset;
-	uint64_t size;
-	bool to_private;
-	uint64_t mode;
-
-	/* 0, or a positive errno. */
-	int error;
-
-	/* Whether error_offset was written by KVM. */
-	bool has_error_offset;
-	uint64_t error_offset;
-
-	/* How many times the ioctl was called, at least 1. */
-	unsigned int tries;
-
-	/* The callback said GMEM_GIVE_UP. */
-	bool gave_up;
-};
+/*
+ * What is used where a gmem_retry is NULL: 12 tries with pauses from 50 us on,
+ * 26 ms in all, no callback.  Long enough for references that the kernel, or a
+ * page fault, holds for a moment, and short enough for a vCPU's thread.  Copy it
+ * to add a callback.  For a single try, max_tries is 1.
+ */
+extern const struct gmem_retry gmem_retry_default;
 
 /*
  * Convert [@offset, @offset + @size) of a guest_memfd.
@@ -200,11 +243,12 @@ struct gmem_report {
  * @gmem_fd:    what KVM_CREATE_GUEST_MEMFD returned.
  * @offset:     bytes into the file, page aligned.
  * @size:       bytes, page aligned, not 0; the range must end within the file.
+ *              Nothing is rounded.
  * @to_private: true: only the guest may access the range afterwards.
  *              false: the guest and host userspace may.
  * @mode:       the content mode: 0, KVM_SET_MEMORY_ATTRIBUTES2_ZERO, or
  *              KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE; see the top of this file.
- * @retry:      what to do on EAGAIN; NULL: one try.
+ * @retry:      what to do on EAGAIN; NULL: gmem_retry_default.
  * @report:     filled in whatever the result; NULL if not wanted.
  *
  * The range may be of mixed state, may contain pages that were never touched,
@@ -215,8 +259,10 @@ struct gmem_report {
  *
  *  -ENOTTY  @gmem_fd is no guest_memfd, the kernel is too old, or the VM owns
  *           the state; gmem_probe() tells which
+ *  -EIO     the VM is dead, or KVM has found a bug and stopped it
  *  -EINVAL  @offset or @size unaligned, @size 0, range beyond the end of the
- *           file; @mode unknown, or more than one; or a VM without private memory
+ *           file; @mode not known to this kernel, or more than one; or a VM without
+ *           private memory
  *  -EOPNOTSUPP  the VM cannot give @mode in this direction, or not at this time;
  *           error_offset is @offset
  *  -EHWPOISON  with a @mode: a page is poisoned; error_offset is the first one
@@ -224,11 +270,17 @@ struct gmem_report {
  *           callback gave up; error_offset is the first page that was
  *  -ENOMEM  no memory to record the new state (the caller's memcg limit counts);
  *           error_offset is @offset
- *  -EINTR   a fatal signal is pending, i.e. nobody but the kernel sees this
+ *  -EINTR   a fatal signal is pending, i.e. the caller never sees this
  */
 int gmem_convert(int gmem_fd, uint64_t offset, uint64_t size, bool to_private,
 		 uint64_t mode, const struct gmem_retry *retry,
 		 struct gmem_report *report);
+
+/* gmem_convert() with @to_private true, or false. */
+int gmem_make_private(int gmem_fd, uint64_t offset, uint64_t size, uint64_t mode,
+		      const struct gmem_retry *retry, struct gmem_report *report);
+int gmem_make_shared(int gmem_fd, uint64_t offset, uint64_t size, uint64_t mode,
+		     const struct gmem_retry *retry, struct gmem_report *report);
 
 /*
  * Say in words how a conversion went.  Like snprintf(), writes at most @len
@@ -238,5 +290,9 @@ int gmem_convert(int gmem_fd, uint64_t offset, uint64_t size, bool to_private,
  */
 const char *gmem_report_str(const struct gmem_report *report, char *buf,
 			    size_t len);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif /* GMEM_CONVERT_H */

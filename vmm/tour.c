@@ -46,9 +46,10 @@
 
 /*
  * Nothing of the host's own is in the way, but the kernel may hold a reference
- * for a moment, and a VMM always has to expect that.  Waiting is enough.
+ * for a moment, and a VMM always has to expect that.  Waiting is enough, for longer
+ * than the default does, as this also runs on slow emulated machines.
  */
-static const struct gmem_retry patient = { .max_tries = 10, .delay_us = 1000 };
+static const struct gmem_retry patient = { .max_tries = 20, .delay_us = 1000 };
 
 static unsigned long long ull(uint64_t x)
 {
@@ -237,10 +238,10 @@ static void print_capability(struct vm *vm, const char *name, long cap)
 
 static void step_capabilities(struct vm *vm)
 {
-	const int all_modes = KVM_SET_MEMORY_ATTRIBUTES2_ZERO |
-			      KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE;
+	const int zero = KVM_SET_MEMORY_ATTRIBUTES2_ZERO;
+	const int preserve = KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE;
 	enum gmem_support support;
-	int modes;
+	int to_shared, to_private, modes;
 
 	vm_open(vm);
 	print_capability(vm, "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES",
@@ -250,24 +251,33 @@ static void step_capabilities(struct vm *vm)
 	print_capability(vm, "KVM_CAP_MEMORY_ATTRIBUTES", KVM_CAP_MEMORY_ATTRIBUTES);
 	print_capability(vm, "KVM_CAP_GUEST_MEMFD_FLAGS", KVM_CAP_GUEST_MEMFD_FLAGS);
 
-	support = gmem_probe(vm->kvm_fd, vm->vm_fd);
+	support = gmem_probe(vm->vm_fd);
 	if (support == GMEM_PROBE_FAILED)
 		fail_errno("%s", gmem_support_str(support));
 	if (support != GMEM_SUPPORTED)
 		unsupported("%s", gmem_support_str(support));
 	say("%s", gmem_support_str(support));
 
-	/* Which of them in which direction, only a conversion can tell. */
-	modes = gmem_content_modes(vm->vm_fd);
-	if (modes < 0)
-		fail("content modes of the VM: %s", strerror(-modes));
-	if ((modes & all_modes) != all_modes)
-		fail("the content modes of this VM are 0x%x, without ZERO (0x%llx) and PRESERVE (0x%llx)",
-		     modes, KVM_SET_MEMORY_ATTRIBUTES2_ZERO,
-		     KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE);
-	if ((gmem_content_modes(vm->kvm_fd) & modes) != modes)
+	/* The helper has asked the ioctl, the capability has to say the same. */
+	if (!(vm_check_extension(vm->vm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) &
+	      KVM_MEMORY_ATTRIBUTE_PRIVATE))
+		fail("the ioctl works, but the VM's capability says that it does not");
+
+	to_shared = gmem_content_modes(vm->vm_fd, false);
+	to_private = gmem_content_modes(vm->vm_fd, true);
+	if (to_shared < 0 || to_private < 0)
+		fail("content modes of the VM: %s",
+		     strerror(-(to_shared < 0 ? to_shared : to_private)));
+	if (to_shared != (zero | preserve) || to_private != preserve)
+		fail("the content modes of this VM are 0x%x to shared and 0x%x to private, not 0x%x and 0x%x",
+		     to_shared, to_private, zero | preserve, preserve);
+
+	modes = vm_check_extension(vm->vm_fd, KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS);
+	if (modes != (to_shared | to_private))
+		fail("the capability of the VM says 0x%x", modes);
+	if ((vm_check_extension(vm->kvm_fd, KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS) & modes) != modes)
 		fail("this VM has a content mode that /dev/kvm does not know of");
-	say("content modes of this VM, in at least one direction: ZERO, PRESERVE");
+	say("content modes of this VM: ZERO and PRESERVE to shared, PRESERVE to private");
 }
 
 static void step_create(struct vm *vm)
@@ -476,15 +486,14 @@ struct busy {
 	uint64_t offset;
 };
 
-static enum gmem_busy_action on_busy(void *opaque, uint64_t offset, uint64_t end,
-				     unsigned int try)
+static enum gmem_busy_action on_busy(void *opaque, const struct gmem_report *report)
 {
 	struct busy *busy = opaque;
 
-	(void)end;
 	busy->calls++;
-	busy->offset = offset;
-	say("VMM: try %u failed with EAGAIN, error_offset 0x%llx", try, ull(offset));
+	busy->offset = report->error_offset;
+	say("VMM: try %u failed with EAGAIN, error_offset 0x%llx", report->tries,
+	    ull(report->error_offset));
 
 	if (!busy->pin)
 		return GMEM_GIVE_UP;
