@@ -279,6 +279,7 @@ int gmem_convert(int gmem_fd, uint64_t offset, uint64_t size, bool to_private,
 		.size = size,
 		.to_private = to_private,
 		.mode = mode,
+		.gpa = GMEM_NO_GPA,
 	};
 
 	return convert(report, retry);
@@ -313,6 +314,8 @@ static const char *explain(int error)
 		return "no memory to record the new state";
 	case EIO:
 		return "the VM is dead or KVM has stopped it";
+	case ENXIO:
+		return "no guest_memfd";
 	default:
 		return strerror(error);
 	}
@@ -341,5 +344,196 @@ const char *gmem_report_str(const struct gmem_report *report, char *buf,
 		 "offset 0x%llx size 0x%llx not made %s: %s%s (errno %d, %s, tries: %u%s)",
 		 start, size, to, explain(report->error), where, report->error, mode,
 		 report->tries, report->gave_up ? ", gave up" : "");
+	return buf;
+}
+
+/* ---- a range of guest physical memory ---- */
+
+/* Does [@start, @start + @size) wrap around?  Its last byte may be the very last one. */
+static bool wraps(uint64_t start, uint64_t size)
+{
+	return size && size - 1 > UINT64_MAX - start;
+}
+
+int gmem_split_begin(struct gmem_split *split, const struct gmem_slot *slots,
+		     size_t nr_slots, uint64_t gpa, uint64_t size)
+{
+	size_t i;
+
+	*split = (struct gmem_split) { .slots = slots };
+
+	if (!size || wraps(gpa, size))
+		return -EINVAL;
+
+	for (i = 0; i < nr_slots; i++) {
+		if (wraps(slots[i].gpa, slots[i].size))
+			return -EINVAL;
+		if (slots[i].gmem_fd >= 0 && wraps(slots[i].offset, slots[i].size))
+			return -EINVAL;
+	}
+
+	split->nr_slots = nr_slots;
+	split->gpa = gpa;
+	split->size = size;
+	return 0;
+}
+
+bool gmem_split_next(struct gmem_split *split, struct gmem_piece *piece)
+{
+	uint64_t size = split->size;
+	uint64_t gpa = split->gpa;
+	size_t i;
+
+	if (!size)
+		return false;
+
+	*piece = (struct gmem_piece) { .gpa = gpa, .gmem_fd = -1 };
+
+	/* Differences instead of ends, which may be 2^64. */
+	for (i = 0; i < split->nr_slots; i++) {
+		const struct gmem_slot *slot = &split->slots[i];
+
+		if (gpa >= slot->gpa && gpa - slot->gpa < slot->size) {
+			/* To the end of the slot, no other one can matter. */
+			piece->slot = slot;
+			if (size > slot->size - (gpa - slot->gpa))
+				size = slot->size - (gpa - slot->gpa);
+			break;
+		}
+
+		/* A gap, unless another slot says otherwise, to the next slot. */
+		if (slot->size && slot->gpa > gpa && size > slot->gpa - gpa)
+			size = slot->gpa - gpa;
+	}
+
+	if (piece->slot && piece->slot->gmem_fd >= 0) {
+		piece->gmem_fd = piece->slot->gmem_fd;
+		piece->offset = piece->slot->offset + (gpa - piece->slot->gpa);
+	}
+
+	piece->size = size;
+	split->gpa += size;
+	split->size -= size;
+	return true;
+}
+
+static int check_gpa(const struct gmem_slot *slots, size_t nr_slots,
+		     struct gmem_gpa_report *report)
+{
+	struct gmem_piece piece;
+	struct gmem_split split;
+
+	if ((report->gpa | report->size) & (page_size() - 1))
+		return EINVAL;
+	if (gmem_split_begin(&split, slots, nr_slots, report->gpa, report->size))
+		return EINVAL;
+
+	while (report->to_private && gmem_split_next(&split, &piece)) {
+		if (piece.gmem_fd < 0) {
+			report->error_gpa = piece.gpa;
+			return ENXIO;
+		}
+	}
+
+	return 0;
+}
+
+/* The guest physical address of the page that the report of a piece is about. */
+static uint64_t error_gpa(const struct gmem_report *piece)
+{
+	uint64_t distance = piece->error_offset - piece->offset;
+
+	if (!piece->has_error_offset || distance >= piece->size)
+		return piece->gpa;
+
+	return piece->gpa + distance;
+}
+
+static void convert_pieces(struct gmem_split *split, const struct gmem_retry *retry,
+			   struct gmem_gpa_report *report)
+{
+	struct gmem_piece piece;
+
+	while (gmem_split_next(split, &piece)) {
+		if (piece.gmem_fd < 0) {
+			report->without_gmem += piece.size;
+			report->done += piece.size;
+			continue;
+		}
+
+		report->piece = (struct gmem_report) {
+			.gmem_fd = piece.gmem_fd,
+			.offset = piece.offset,
+			.size = piece.size,
+			.to_private = report->to_private,
+			.mode = report->mode,
+			.gpa = piece.gpa,
+		};
+
+		/* The first error ends it, so that no success can hide it. */
+		report->error = -convert(&report->piece, retry);
+		report->tries += report->piece.tries;
+		if (report->error) {
+			report->error_gpa = error_gpa(&report->piece);
+			return;
+		}
+		report->done += piece.size;
+	}
+}
+
+int gmem_convert_gpa(const struct gmem_slot *slots, size_t nr_slots, uint64_t gpa,
+		     uint64_t size, bool to_private, uint64_t mode,
+		     const struct gmem_retry *retry,
+		     struct gmem_gpa_report *report)
+{
+	struct gmem_gpa_report local;
+	struct gmem_split split;
+
+	if (!report)
+		report = &local;
+
+	*report = (struct gmem_gpa_report) {
+		.gpa = gpa,
+		.size = size,
+		.to_private = to_private,
+		.mode = mode,
+		.error_gpa = gpa,
+		.piece = { .gmem_fd = -1, .gpa = GMEM_NO_GPA },
+	};
+
+	report->error = check_gpa(slots, nr_slots, report);
+	if (!report->error) {
+		gmem_split_begin(&split, slots, nr_slots, gpa, size);
+		convert_pieces(&split, retry, report);
+	}
+
+	return -report->error;
+}
+
+const char *gmem_gpa_report_str(const struct gmem_gpa_report *report, char *buf,
+				size_t len)
+{
+	const char *to = report->to_private ? "private" : "shared";
+	unsigned long long start = report->gpa;
+	unsigned long long size = report->size;
+	const char *mode = gmem_mode_str(report->mode);
+	char skipped[64] = "";
+
+	if (report->without_gmem)
+		snprintf(skipped, sizeof(skipped), ", 0x%llx bytes without guest_memfd",
+			 (unsigned long long)report->without_gmem);
+
+	if (!report->error) {
+		snprintf(buf, len, "gpa 0x%llx size 0x%llx made %s (%s, tries: %u%s)",
+			 start, size, to, mode, report->tries, skipped);
+		return buf;
+	}
+
+	snprintf(buf, len,
+		 "gpa 0x%llx size 0x%llx not made %s: %s at gpa 0x%llx, done: 0x%llx bytes (errno %d, %s, tries: %u%s%s)",
+		 start, size, to, explain(report->error),
+		 (unsigned long long)report->error_gpa, (unsigned long long)report->done,
+		 report->error, mode, report->tries,
+		 report->piece.gave_up ? ", gave up" : "", skipped);
 	return buf;
 }

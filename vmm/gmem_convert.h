@@ -11,7 +11,9 @@
  *
  *  - All or nothing.  A call of the ioctl that fails has changed no attribute and
  *    no byte of any page.  It may have removed pages of the range from host and
- *    guest page tables; those fault back in by themselves.
+ *    guest page tables; those fault back in by themselves.  A guest physical range
+ *    that takes several calls is not converted as a whole: gmem_convert_gpa()
+ *    says how far it came.
  *
  *  - Contents.  Without a content mode (0) nothing is promised about the bytes
  *    after a successful conversion.  What a converted page happens to hold
@@ -59,7 +61,8 @@
  *    A guest of TDX asks again when it is told (Linux: three times in all).  A guest
  *    of SNP terminates itself after any error of a page state change, EAGAIN
  *    included: the VMM has to absorb it.  Do not enter the vCPU again, find and
- *    end what holds the page, convert, and only then complete the exit with success.
+ *    end what holds the page, convert the rest of the range (struct
+ *    gmem_gpa_report has it), and only then complete the exit with success.
  *
  *  - EIO: the VM is dead, or KVM has found a bug and stopped it.  Nothing can be
  *    converted any more; close it.
@@ -159,6 +162,9 @@ int gmem_content_modes(int vm_fd, bool to_private);
 /* "ZERO", "PRESERVE", "no content mode" or "unknown content mode"; never NULL. */
 const char *gmem_mode_str(uint64_t mode);
 
+/* gmem_report.gpa of a conversion that was asked for by file offset. */
+#define GMEM_NO_GPA UINT64_MAX
+
 /* How the conversion of a range of one guest_memfd went, failed or not. */
 struct gmem_report {
 	/* What was asked for. */
@@ -167,6 +173,9 @@ struct gmem_report {
 	uint64_t size;
 	bool to_private;
 	uint64_t mode;
+
+	/* The guest physical address of @offset, or GMEM_NO_GPA. */
+	uint64_t gpa;
 
 	/* 0, or a positive errno. */
 	int error;
@@ -290,6 +299,124 @@ int gmem_make_shared(int gmem_fd, uint64_t offset, uint64_t size, uint64_t mode,
  */
 const char *gmem_report_str(const struct gmem_report *report, char *buf,
 			    size_t len);
+
+/*
+ * Guest physical ranges
+ *
+ * What the VMM told KVM about a memslot, in KVM_SET_USER_MEMORY_REGION2.
+ */
+struct gmem_slot {
+	uint64_t gpa;		/* guest_phys_addr */
+	uint64_t size;		/* memory_size; 0 for a slot that is not in use */
+	int gmem_fd;		/* guest_memfd; -1: without KVM_MEM_GUEST_MEMFD */
+	uint64_t offset;	/* guest_memfd_offset */
+};
+
+/* A part of a guest physical range that needs, or allows, one call of the ioctl. */
+struct gmem_piece {
+	uint64_t gpa;
+	uint64_t size;
+
+	/* NULL: a gap, i.e. there is no memslot at these addresses. */
+	const struct gmem_slot *slot;
+
+	/* Where in which file; -1 and 0 if there is no guest_memfd here. */
+	int gmem_fd;
+	uint64_t offset;
+};
+
+/* A walk over the pieces of a range, for gmem_split_next() alone to look into. */
+struct gmem_split {
+	const struct gmem_slot *slots;
+	size_t nr_slots;
+	uint64_t gpa;
+	uint64_t size;
+};
+
+/*
+ * Begin to split [@gpa, @gpa + @size) where it crosses memslots.
+ *
+ * @slots:    the memslots of one address space, in any order.  They must not overlap
+ *            (KVM refuses that too), and must stay as they are until the walk ends.
+ *            Slots of other address spaces (SMM) do not belong here.
+ *
+ * The range may end at the very top of the address space.
+ *
+ * Return: 0, or -EINVAL if @size is 0, if the range wraps around, or if the end of a
+ * slot, in memory or in the file, does.
+ */
+int gmem_split_begin(struct gmem_split *split, const struct gmem_slot *slots,
+		     size_t nr_slots, uint64_t gpa, uint64_t size);
+
+/*
+ * The next piece, in ascending order.  All pieces together are the range, gaps
+ * included.
+ *
+ * Return: false when there is none left.
+ */
+bool gmem_split_next(struct gmem_split *split, struct gmem_piece *piece);
+
+/* How the conversion of a guest physical range went, failed or not. */
+struct gmem_gpa_report {
+	/* What was asked for. */
+	uint64_t gpa;
+	uint64_t size;
+	bool to_private;
+	uint64_t mode;
+
+	/* 0, or a positive errno: the first and only error. */
+	int error;
+
+	/*
+	 * On an error, the page to look at: the one that error_offset stands for,
+	 * or the start of the piece that failed.
+	 */
+	uint64_t error_gpa;
+
+	/*
+	 * How far it came: [gpa, gpa + done) has the wanted state, the rest is as
+	 * it was.  Continue with [gpa + done, gpa + size); to begin again would
+	 * zero the first part once more if @mode is ZERO.
+	 */
+	uint64_t done;
+
+	/* Bytes of the first part that have no guest_memfd, and are shared anyway. */
+	uint64_t without_gmem;
+
+	/* How many times the ioctl was called, for all pieces together. */
+	unsigned int tries;
+
+	/* The last piece that was converted, or failed; tries is 0 if there is none. */
+	struct gmem_report piece;
+};
+
+/*
+ * Convert [@gpa, @gpa + @size), piece by piece in ascending order, until one fails.
+ * Pieces are not undone when a later one fails.
+ *
+ * Before anything is converted, all of the range is checked: it must be page
+ * aligned, and to private all of it must have a guest_memfd.  To shared, what has
+ * none is skipped: KVM takes such addresses for shared in any case, and guests
+ * ask for it, e.g. for device memory.
+ *
+ * @slots:    as for gmem_split_begin()
+ * @mode, @retry: as for gmem_convert(), @retry separately for each piece
+ * @report:   filled in whatever the result; NULL if not wanted.
+ *
+ * Return: 0, or a negative errno: what gmem_convert() returned for the piece that
+ * failed, or, before anything was converted,
+ *
+ *  -EINVAL  @gpa or @size unaligned, or what gmem_split_begin() does not accept
+ *  -ENXIO   to private: a part of the range has no guest_memfd, error_gpa is its start
+ */
+int gmem_convert_gpa(const struct gmem_slot *slots, size_t nr_slots, uint64_t gpa,
+		     uint64_t size, bool to_private, uint64_t mode,
+		     const struct gmem_retry *retry,
+		     struct gmem_gpa_report *report);
+
+/* As gmem_report_str(). */
+const char *gmem_gpa_report_str(const struct gmem_gpa_report *report, char *buf,
+				size_t len);
 
 #ifdef __cplusplus
 }

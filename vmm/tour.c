@@ -41,6 +41,9 @@
 #define REFUSED_GPA	(GUEST_DATA + 80 * PAGE)
 #define FDINFO_GPA	(GUEST_DATA + 96 * PAGE)
 #define TRACE_GPA	(GUEST_DATA + 112 * PAGE)
+/* And one that crosses from one memslot to the next. */
+#define CROSS_GPA	(VM_SLOT_BORDER - 2 * PAGE)
+#define CROSS_PAGES	4
 
 #define ROUNDS		500
 
@@ -89,7 +92,7 @@ static void guest_converts(struct vm *vm, uint64_t gpa, uint64_t size, bool to_p
 
 	if (r)
 		fail("the guest's hypercall returned %lld; last conversion: %s", (long long)r,
-		     gmem_report_str(&vm->report, text, sizeof(text)));
+		     gmem_gpa_report_str(&vm->report, text, sizeof(text)));
 }
 
 /* ---- the host ---- */
@@ -402,7 +405,7 @@ static void step_zero_to_shared(struct vm *vm)
 	guest_converts(vm, ZERO_GPA, 2 * PAGE, false);
 	vm->mode_to_shared = 0;
 	say("guest asks to share both, VMM: %s",
-	    gmem_report_str(&vm->report, report, sizeof(report)));
+	    gmem_gpa_report_str(&vm->report, report, sizeof(report)));
 
 	expect_zeros(vm, ZERO_GPA);
 	say("host and guest read zeros, the secret is gone");
@@ -423,7 +426,7 @@ static void step_preserve(struct vm *vm)
 	vm->mode_to_private = KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE;
 	guest_converts(vm, PRESERVE_GPA, PAGE, true);
 	vm->mode_to_private = 0;
-	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+	say("VMM: %s", gmem_gpa_report_str(&vm->report, report, sizeof(report)));
 
 	expect_private(vm, PRESERVE_GPA);
 	if (!guest_reads(vm, PRESERVE_GPA, question, sizeof(question)))
@@ -434,7 +437,7 @@ static void step_preserve(struct vm *vm)
 	vm->mode_to_shared = KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE;
 	guest_converts(vm, PRESERVE_GPA, PAGE, false);
 	vm->mode_to_shared = 0;
-	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+	say("VMM: %s", gmem_gpa_report_str(&vm->report, report, sizeof(report)));
 
 	expect_shared(vm, PRESERVE_GPA);
 	if (memcmp(page, answer, sizeof(answer)))
@@ -461,11 +464,12 @@ static void step_mode_refused(struct vm *vm)
 	vm->mode_to_private = 0;
 	if (r != -EOPNOTSUPP || vm->report.error != EOPNOTSUPP)
 		fail("the guest's hypercall returned %lld, not -EOPNOTSUPP; %s", (long long)r,
-		     gmem_report_str(&vm->report, report, sizeof(report)));
-	if (vm->report.error_offset != REFUSED_GPA || vm->report.tries != 1)
+		     gmem_gpa_report_str(&vm->report, report, sizeof(report)));
+	if (!vm->report.piece.has_error_offset ||
+	    vm->report.piece.error_offset != REFUSED_GPA || vm->report.tries != 1)
 		fail("error_offset is 0x%llx after %u tries, not 0x%x after 1",
-		     ull(vm->report.error_offset), vm->report.tries, REFUSED_GPA);
-	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+		     ull(vm->report.piece.error_offset), vm->report.tries, REFUSED_GPA);
+	say("VMM: %s", gmem_gpa_report_str(&vm->report, report, sizeof(report)));
 
 	expect_private(vm, REFUSED_GPA);
 	if (!guest_reads(vm, REFUSED_GPA, secret, sizeof(secret)))
@@ -571,7 +575,7 @@ static void step_busy_page(struct vm *vm)
 	if (r != -EAGAIN)
 		fail("the guest's hypercall returned %lld, not -EAGAIN", (long long)r);
 	expect_busy_once(&busy);
-	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+	say("VMM: %s", gmem_gpa_report_str(&vm->report, report, sizeof(report)));
 
 	expect_range_untouched(vm);
 	say("all or nothing: all %d pages are still shared, host and guest read their old bytes",
@@ -587,13 +591,76 @@ static void step_busy_page(struct vm *vm)
 	range_message(text, sizeof(text), (PINNED_GPA - RANGE_GPA) / PAGE);
 	if (strcmp(busy.data, text))
 		fail("the pipe had \"%.40s\", not \"%s\"", busy.data, text);
-	say("VMM: %s", gmem_report_str(&vm->report, report, sizeof(report)));
+	say("VMM: %s", gmem_gpa_report_str(&vm->report, report, sizeof(report)));
 
 	for (i = 0; i < RANGE_PAGES; i++)
 		expect_private(vm, RANGE_GPA + i * PAGE);
 	say("all %d pages are private, host gets SIGBUS at each", RANGE_PAGES);
 
 	vm->retry = patient;
+}
+
+static void step_across_memslots(struct vm *vm)
+{
+	const uint64_t size = CROSS_PAGES * PAGE;
+	const uint64_t busy_gpa = VM_SLOT_BORDER + PAGE;
+	char data[GUEST_TEXT_MAX], report[256];
+	struct gmem_split split;
+	struct gmem_piece piece;
+	struct pin pin;
+	unsigned int i;
+	int64_t r;
+
+	say("guest asks to make %d pages from gpa 0x%x private, a memslot ends at 0x%x:",
+	    CROSS_PAGES, CROSS_GPA, VM_SLOT_BORDER);
+	if (gmem_split_begin(&split, vm->slots, VM_SLOTS, CROSS_GPA, size))
+		fail("the range cannot be split");
+	for (i = 0; gmem_split_next(&split, &piece); i++)
+		say("piece %u: gpa 0x%llx size 0x%llx is offset 0x%llx of the file", i + 1,
+		    ull(piece.gpa), ull(piece.size), ull(piece.offset));
+	if (i != 2)
+		fail("%u pieces, not 2", i);
+
+	/* The second piece fails: the first one is converted, and stays. */
+	vm->retry = (struct gmem_retry) { .max_tries = 5, .delay_us = 1000 };
+	pin_page(vm, &pin, busy_gpa, 1);
+	r = vm_command(vm, GUEST_MAKE_PRIVATE, CROSS_GPA, size);
+	vm->retry = patient;
+	say("VMM: %s", gmem_gpa_report_str(&vm->report, report, sizeof(report)));
+	if (r != -EAGAIN)
+		fail("the guest's hypercall returned %lld, not -EAGAIN", (long long)r);
+	if (vm->report.error_gpa != busy_gpa || vm->report.done != VM_SLOT_BORDER - CROSS_GPA)
+		fail("gpa 0x%llx was in use, and all up to the border should be done",
+		     ull(busy_gpa));
+	for (i = 0; i < CROSS_PAGES; i++) {
+		if (i < CROSS_PAGES / 2)
+			expect_private(vm, CROSS_GPA + i * PAGE);
+		else
+			expect_shared(vm, CROSS_GPA + i * PAGE);
+	}
+	say("all or nothing holds for each piece: the first one is private, the second one is not");
+
+	unpin_page(&pin, data);
+	guest_converts(vm, CROSS_GPA, size, true);
+	for (i = 0; i < CROSS_PAGES; i++)
+		expect_private(vm, CROSS_GPA + i * PAGE);
+	say("host lets go, guest asks again: VMM: %s",
+	    gmem_gpa_report_str(&vm->report, report, sizeof(report)));
+
+	/* Half of it is no memory. */
+	r = vm_command(vm, GUEST_MAKE_PRIVATE, GUEST_MEM_SIZE - PAGE, 2 * PAGE);
+	say("guest wants private what is no memory, VMM: %s",
+	    gmem_gpa_report_str(&vm->report, report, sizeof(report)));
+	if (r != -EINVAL || vm->report.error != ENXIO || vm->report.error_gpa != GUEST_MEM_SIZE)
+		fail("the hypercall returned %lld, not -EINVAL for gpa 0x%x", (long long)r,
+		     GUEST_MEM_SIZE);
+	expect_shared(vm, GUEST_MEM_SIZE - PAGE);
+	guest_converts(vm, GUEST_MEM_SIZE - PAGE, 2 * PAGE, false);
+	say("guest wants it shared, which it is, VMM: %s",
+	    gmem_gpa_report_str(&vm->report, report, sizeof(report)));
+	if (vm->report.without_gmem != PAGE)
+		fail("0x%llx bytes have no guest_memfd, not 0x%x",
+		     ull(vm->report.without_gmem), PAGE);
 }
 
 /* Read fdinfo, print it, and compare it with what was converted so far. */
@@ -800,6 +867,7 @@ static const struct {
 	{ "PRESERVE: bytes that stay across conversions", step_preserve },
 	{ "a content mode that the VM cannot give: EOPNOTSUPP", step_mode_refused },
 	{ "a page that is in use: EAGAIN, and how to overcome it", step_busy_page },
+	{ "a range that crosses memslots", step_across_memslots },
 	{ "what /proc says about the file", step_fdinfo },
 	{ "what trace events say about conversions", step_trace_events },
 	{ "back and forth", step_back_and_forth },

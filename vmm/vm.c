@@ -69,6 +69,29 @@ static void load_guest(struct vm *vm)
 	pd[0] = 0x83;
 }
 
+static void create_slot(struct vm *vm, unsigned int slot)
+{
+	const struct gmem_slot *wanted = &vm->slots[slot];
+	struct kvm_userspace_memory_region2 region = {
+		.slot = slot,
+		.flags = KVM_MEM_GUEST_MEMFD,
+		.guest_phys_addr = wanted->gpa,
+		.memory_size = wanted->size,
+		/*
+		 * Guest accesses are served from the guest_memfd.  The same memory
+		 * as userspace_addr is for KVM's own accesses, e.g. to the
+		 * instruction that it emulates: with any other memory there, KVM
+		 * and the guest would see different bytes at the same address.
+		 */
+		.userspace_addr = (uintptr_t)vm->mem + wanted->offset,
+		.guest_memfd = wanted->gmem_fd,
+		.guest_memfd_offset = wanted->offset,
+	};
+
+	if (ioctl(vm->vm_fd, KVM_SET_USER_MEMORY_REGION2, &region))
+		fail_errno("KVM_SET_USER_MEMORY_REGION2, slot %u", slot);
+}
+
 void vm_create_memory(struct vm *vm)
 {
 	const int wanted = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
@@ -76,13 +99,7 @@ void vm_create_memory(struct vm *vm)
 		.size = GUEST_MEM_SIZE,
 		.flags = wanted,
 	};
-	struct kvm_userspace_memory_region2 region = {
-		.slot = 0,
-		.flags = KVM_MEM_GUEST_MEMFD,
-		.guest_phys_addr = 0,
-		.memory_size = GUEST_MEM_SIZE,
-		.guest_memfd_offset = 0,
-	};
+	unsigned int slot;
 	int flags = vm_check_extension(vm->vm_fd, KVM_CAP_GUEST_MEMFD_FLAGS);
 
 	if ((flags & wanted) != wanted)
@@ -98,16 +115,20 @@ void vm_create_memory(struct vm *vm)
 	if (vm->mem == MAP_FAILED)
 		fail_errno("mmap of the guest_memfd");
 
-	/*
-	 * Guest accesses are served from the guest_memfd.  The same memory as
-	 * userspace_addr is for KVM's own accesses, e.g. to the instruction
-	 * that it emulates: with any other memory there, KVM and the guest
-	 * would see different bytes at the same address.
-	 */
-	region.userspace_addr = (uintptr_t)vm->mem;
-	region.guest_memfd = vm->gmem_fd;
-	if (ioctl(vm->vm_fd, KVM_SET_USER_MEMORY_REGION2, &region))
-		fail_errno("KVM_SET_USER_MEMORY_REGION2");
+	vm->slots[0] = (struct gmem_slot) {
+		.gpa = 0,
+		.size = VM_SLOT_BORDER,
+		.gmem_fd = vm->gmem_fd,
+		.offset = 0,
+	};
+	vm->slots[1] = (struct gmem_slot) {
+		.gpa = VM_SLOT_BORDER,
+		.size = GUEST_MEM_SIZE - VM_SLOT_BORDER,
+		.gmem_fd = vm->gmem_fd,
+		.offset = VM_SLOT_BORDER,
+	};
+	for (slot = 0; slot < VM_SLOTS; slot++)
+		create_slot(vm, slot);
 
 	load_guest(vm);
 }
@@ -211,32 +232,34 @@ void vm_create_vcpu(struct vm *vm)
 	set_registers(vm);
 }
 
-/* Does [gpa, gpa + size) lie in the memslot?  Both come from the guest. */
-static bool in_memslot(uint64_t gpa, uint64_t size)
-{
-	return size && gpa < GUEST_MEM_SIZE && size <= GUEST_MEM_SIZE - gpa;
-}
-
+/* Any @gpa and @size, both come from the guest. */
 static int convert(struct vm *vm, uint64_t gpa, uint64_t size, bool to_private)
 {
 	uint64_t mode = to_private ? vm->mode_to_private : vm->mode_to_shared;
 	uint64_t page;
 	int r;
 
-	r = gmem_convert(vm->gmem_fd, gpa, size, to_private, mode, &vm->retry, &vm->report);
-	if (r)
-		return r;
+	r = gmem_convert_gpa(vm->slots, VM_SLOTS, gpa, size, to_private, mode, &vm->retry,
+			     &vm->report);
 
-	vm->conversions++;
-	for (page = gpa / GUEST_PAGE_SIZE; page < (gpa + size) / GUEST_PAGE_SIZE; page++)
-		vm->is_private[page] = to_private;
-	return 0;
+	/* A range that crosses memslots can fail when a part of it is converted. */
+	for (page = 0; page < GUEST_MEM_SIZE; page += GUEST_PAGE_SIZE) {
+		if (page >= gpa && page - gpa < vm->report.done)
+			vm->is_private[page / GUEST_PAGE_SIZE] = to_private;
+	}
+
+	if (!r)
+		vm->conversions++;
+	return r;
 }
 
 /*
  * The guest asks for a conversion and is told how it went.  A guest that is told
  * of EAGAIN can ask again later; the VMM must not insist in its place, because
  * this is the vCPU's own thread (see gmem_convert.h).
+ *
+ * On this VM type the guest gets the result as it is, a negative error number.  On
+ * SNP and TDX KVM itself reads it, and takes only 0, EINVAL and EAGAIN, positive.
  */
 static void handle_hypercall(struct vm *vm)
 {
@@ -244,25 +267,23 @@ static void handle_hypercall(struct vm *vm)
 	uint64_t gpa = vm->run->hypercall.args[0];
 	uint64_t npages = vm->run->hypercall.args[1];
 	uint64_t attributes = vm->run->hypercall.args[2];
-	uint64_t size;
+	int r;
 
 	if (vm->run->hypercall.nr != KVM_HC_MAP_GPA_RANGE)
 		fail("unexpected hypercall %llu", vm->run->hypercall.nr);
 
-	if (attributes & ~known || npages > GUEST_MEM_SIZE / GUEST_PAGE_SIZE) {
+	if (attributes & ~known || npages > UINT64_MAX / GUEST_PAGE_SIZE) {
 		vm->run->hypercall.ret = -KVM_EINVAL;
 		return;
 	}
 
-	size = npages * GUEST_PAGE_SIZE;
-	if (!in_memslot(gpa, size)) {
-		vm->run->hypercall.ret = -KVM_EINVAL;
-		return;
-	}
-
-	/* On x86, KVM's error numbers for guests are Linux's. */
-	vm->run->hypercall.ret = convert(vm, gpa, size,
-					 attributes & KVM_MAP_GPA_RANGE_ENCRYPTED);
+	/*
+	 * On x86, KVM's error numbers for guests are Linux's.  It is the guest's
+	 * mistake to want private what is no memory.
+	 */
+	r = convert(vm, gpa, npages * GUEST_PAGE_SIZE,
+		    attributes & KVM_MAP_GPA_RANGE_ENCRYPTED);
+	vm->run->hypercall.ret = r == -ENXIO ? -KVM_EINVAL : r;
 }
 
 /*
@@ -284,7 +305,7 @@ static void handle_memory_fault(struct vm *vm, unsigned int in_a_row)
 
 	vm->memory_faults++;
 
-	if (flags & ~KVM_MEMORY_EXIT_FLAG_PRIVATE || !in_memslot(gpa, size))
+	if (flags & ~KVM_MEMORY_EXIT_FLAG_PRIVATE)
 		fail("KVM_EXIT_MEMORY_FAULT that cannot be resolved: gpa 0x%llx size 0x%llx flags 0x%llx",
 		     (unsigned long long)gpa, (unsigned long long)size,
 		     (unsigned long long)flags);
@@ -296,7 +317,7 @@ static void handle_memory_fault(struct vm *vm, unsigned int in_a_row)
 	/* EAGAIN is not the end: the guest faults again, and so asks again. */
 	if (convert(vm, gpa, size, to_private) && vm->report.error != EAGAIN)
 		fail("KVM_EXIT_MEMORY_FAULT: %s",
-		     gmem_report_str(&vm->report, text, sizeof(text)));
+		     gmem_gpa_report_str(&vm->report, text, sizeof(text)));
 }
 
 static bool is_done(const struct kvm_run *run)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The machine: one KVM_X86_SW_PROTECTED_VM, one vCPU, and one memslot whose
+ * The machine: one KVM_X86_SW_PROTECTED_VM, one vCPU, and two memslots whose
  * memory is a guest_memfd that the host has mapped as well.
  *
  * What goes wrong here ends the tour through fail().
@@ -16,6 +16,13 @@
 #include "gmem_convert.h"
 #include "guest.h"
 
+/*
+ * Where the first memslot ends and the second one begins.  One would do; two are what
+ * a PC has at 4 GiB, and make conversions that cross the border.
+ */
+#define VM_SLOT_BORDER	(GUEST_DATA + 128 * GUEST_PAGE_SIZE)
+#define VM_SLOTS	2
+
 struct vm {
 	int kvm_fd;
 	int vm_fd;
@@ -26,11 +33,14 @@ struct vm {
 	size_t run_size;
 
 	/*
-	 * The host's mapping of the whole guest_memfd.  The only memslot starts
-	 * at guest physical address 0 and at offset 0 of the file, so an offset
-	 * into the file, into this mapping and a gpa are the same number.
+	 * The host's mapping of the whole guest_memfd.  The memslots are bound to
+	 * the file in such a way that an offset into the file, into this mapping and
+	 * a gpa are the same number.
 	 */
 	char *mem;
+
+	/* What KVM was told, for the translation of what the guest asks for. */
+	struct gmem_slot slots[VM_SLOTS];
 
 	/* How conversions that the guest asks for deal with EAGAIN. */
 	struct gmem_retry retry;
@@ -44,7 +54,7 @@ struct vm {
 	uint64_t mode_to_shared;
 
 	/* The last conversion that the guest asked for. */
-	struct gmem_report report;
+	struct gmem_gpa_report report;
 
 	/* Successful ones that the guest asked for. */
 	unsigned long conversions;
