@@ -41,9 +41,10 @@
 #define REFUSED_GPA	(GUEST_DATA + 80 * PAGE)
 #define FDINFO_GPA	(GUEST_DATA + 96 * PAGE)
 #define TRACE_GPA	(GUEST_DATA + 112 * PAGE)
-/* And one that crosses from one memslot to the next. */
+/* One that crosses from one memslot to the next, and one for the reset. */
 #define CROSS_GPA	(VM_SLOT_BORDER - 2 * PAGE)
 #define CROSS_PAGES	4
+#define RESET_GPA	(GUEST_DATA + 144 * PAGE)
 
 #define ROUNDS		500
 
@@ -663,6 +664,38 @@ static void step_across_memslots(struct vm *vm)
 		     ull(vm->report.without_gmem), PAGE);
 }
 
+/* What a VMM does to memory that was private when the guest starts again. */
+static void step_reset(struct vm *vm)
+{
+	static const char secret[] = "from before the reset";
+	static const char image[] = "the image of the next start";
+	char *page = vm_host(vm, RESET_GPA);
+	struct gmem_report report;
+	char text[256];
+
+	guest_converts(vm, RESET_GPA, PAGE, true);
+	guest_write(vm, RESET_GPA, secret, sizeof(secret));
+	say("guest has \"%s\" in a private page, gpa 0x%x", secret, RESET_GPA);
+
+	if (gmem_make_shared(vm->gmem_fd, RESET_GPA, PAGE, KVM_SET_MEMORY_ATTRIBUTES2_ZERO,
+			     NULL, &report))
+		fail("%s", gmem_report_str(&report, text, sizeof(text)));
+	say("VMM: %s", gmem_report_str(&report, text, sizeof(text)));
+	expect_zeros(vm, RESET_GPA);
+	memcpy(page, image, sizeof(image));
+	say("host reads zeros and writes \"%s\"", image);
+
+	if (gmem_make_private(vm->gmem_fd, RESET_GPA, PAGE,
+			      KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE, &patient, &report))
+		fail("%s", gmem_report_str(&report, text, sizeof(text)));
+	say("VMM: %s", gmem_report_str(&report, text, sizeof(text)));
+	expect_private(vm, RESET_GPA);
+	if (!guest_reads(vm, RESET_GPA, image, sizeof(image)))
+		fail("the guest does not read what the host wrote");
+	say("guest reads the same in private");
+	guest_converts(vm, RESET_GPA, PAGE, false);
+}
+
 /* Read fdinfo, print it, and compare it with what was converted so far. */
 static void look_at_fdinfo(struct vm *vm, struct gmem_fdinfo *info)
 {
@@ -868,6 +901,7 @@ static const struct {
 	{ "a content mode that the VM cannot give: EOPNOTSUPP", step_mode_refused },
 	{ "a page that is in use: EAGAIN, and how to overcome it", step_busy_page },
 	{ "a range that crosses memslots", step_across_memslots },
+	{ "the VMM converts on its own account: a reset", step_reset },
 	{ "what /proc says about the file", step_fdinfo },
 	{ "what trace events say about conversions", step_trace_events },
 	{ "back and forth", step_back_and_forth },

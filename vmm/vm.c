@@ -110,6 +110,13 @@ void vm_create_memory(struct vm *vm)
 	if (vm->gmem_fd < 0)
 		fail_errno("KVM_CREATE_GUEST_MEMFD(MMAP | INIT_SHARED)");
 
+	/*
+	 * The descriptor is all it takes to convert, and to map what is shared.  KVM
+	 * makes those of the VM and of the vCPU close-on-exec, but not this one.
+	 */
+	if (fcntl(vm->gmem_fd, F_SETFD, FD_CLOEXEC))
+		fail_errno("fcntl(F_SETFD) of the guest_memfd");
+
 	vm->mem = mmap(NULL, GUEST_MEM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
 		       vm->gmem_fd, 0);
 	if (vm->mem == MAP_FAILED)
