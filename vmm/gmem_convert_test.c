@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
  * Tests of gmem_convert.[ch] that need no KVM: the linker lets the system calls of
  * the helper (--wrap) end here, in something that answers as KVM does.

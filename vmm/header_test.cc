@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0 OR MIT
 /* Only compiled: C++ can include the header of the helper and call what it has. */
 #include "gmem_convert.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
  * All that gmem_convert.[ch] may expect of a linux/kvm.h: what every version of it
  * has had from the beginning.  The test compiles with it in place of the real one.
