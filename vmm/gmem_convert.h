@@ -7,7 +7,8 @@
  * what it lacks is defined here.  C99 and C++11 can include this header.  There is no
  * global state: every function may be called from several threads at once.
  *
- * What a VMM author has to know:
+ * Documentation/vmm-guide.md, beside these files, has more about VMMs.  What has
+ * to be known to call the functions:
  *
  *  - All or nothing.  A call of the ioctl that fails has changed no attribute and
  *    no byte of any page.  It may have removed pages of the range from host and
