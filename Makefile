@@ -66,8 +66,11 @@ separable: ## run `make check` without the patches that the file `separable` nam
 #v FORCE=1                 make tree: drop local work in BUILD/linux
 #v SEPARABLE=0             make tree: leave out the patches that the file `separable` names
 #v ARCH=x86                of the test machine: make check ARCH=arm64, ARCH=i386
-#v VARIANT="plain debug"   kernels to build and test, see configs/; none: no private memory
-#v OWNER="1 0"             owners of the state to test: 1 the VM, 0 the guest_memfd
+#v VARIANT="plain debug plain+tdp_mmu=0 plain+npt=0"
+#v                         kernels to build and test, see configs/; none: no private memory;
+#v                         +tdp_mmu=0: without the TDP MMU; +npt=0: with shadow paging
+#v OWNER="1 0 default"     owners of the state to test: 1 the VM, 0 the guest_memfd;
+#v                         default: as the kernel has it, for what has a + in its name
 #v TEST=                   only these tests
 #v BASE_SERIES=            make bench: compare with the series of this git revision
 #v UPDATE=1                make bench: write Documentation/bench.*

@@ -36,7 +36,7 @@ ARCH=${ARCH:-x86}
 case $ARCH in
 x86 | x86_64)
 	ARCH=x86 IMAGE=arch/x86/boot/bzImage OUT=$BUILD
-	VARIANTS=${VARIANT:-plain debug} ;;
+	VARIANTS=${VARIANT:-plain debug plain+tdp_mmu=0 plain+npt=0} ;;
 i386)
 	IMAGE=arch/x86/boot/bzImage OUT=$BUILD/i386
 	VARIANTS=${VARIANT:-i386} ;;
@@ -263,11 +263,23 @@ kmake() {
 		KBUILD_BUILD_USER=queue KBUILD_BUILD_HOST=localhost "$@"
 }
 
+# A variant is a kernel, as in configs/, and maybe how KVM is to manage the guest's memory
+# there, as in plain+tdp_mmu=0: kernel_of plain+tdp_mmu=0 is plain, mmu_of it is tdp_mmu=0.
+kernel_of() {
+	echo "${1%%+*}"
+}
+
+mmu_of() {
+	[[ $1 != *+* ]] || echo "${1#*+}"
+}
+
 # fragments VARIANT: its configuration, as paths.
 fragments() {
-	local names=(common x86 "$1")
+	local names kernel
 
-	[[ $1 != arm64 && $1 != i386 ]] || names=(common "$1")
+	kernel=$(kernel_of "$1")
+	names=(common x86 "$kernel")
+	[[ $kernel != arm64 && $kernel != i386 ]] || names=(common "$kernel")
 	printf "$TOP/configs/%s.config\n" "${names[@]}"
 }
 
@@ -276,14 +288,19 @@ private_memory() {
 	fragments "$1" | xargs -d '\n' cat 2>/dev/null | grep -x CONFIG_KVM_SW_PROTECTED_VM=y >/dev/null
 }
 
-# listed_tests LIST...: those that they have for VARIANTS; a * in a list stands for the
-# variants with private memory.
+# in_star VARIANT: does a * in a list of tests stand for this one, too?  It does for the
+# kernels with private memory, as KVM manages memory by default.
+in_star() {
+	private_memory "$1" && [[ -z $(mmu_of "$1") ]]
+}
+
+# listed_tests LIST...: those that they have for VARIANTS.
 listed_tests() {
 	local variant known=' '
 
 	for variant in $VARIANTS; do
 		known="$known$variant "
-		! private_memory "$variant" || known="$known* "
+		! in_star "$variant" || known="$known* "
 	done
 	awk -v known="$known" '!/^#/ && NF && index(known, " " $2 " ") && !seen[$1]++ { print $1 }' "$@"
 }
