@@ -8,7 +8,7 @@ BUILD ?= build
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-.PHONY: help run check tree export kernel selftests selfcheck lint bisect separable stress regress bench profile
+.PHONY: help run check tree export kernel selftests selfcheck lint kunit model bisect separable stress regress bench profile
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -19,6 +19,12 @@ run: ## build everything and watch a guest and its VMM convert memory
 
 check: ## run the selftests, on each kernel, under each owner of the state
 	@tools/check
+
+kunit: ## run the kernel's tests of the state alone; seconds once their kernel stands
+	@tools/kunit
+
+model: ## check the protocol of conversions, as a model, exhaustively; minutes
+	@tools/model
 
 stress: export VARIANT := $(or $(VARIANT),stress kcsan)
 stress: export OWNER := 0
