@@ -278,8 +278,11 @@ fragments() {
 	local names kernel
 
 	kernel=$(kernel_of "$1")
-	names=(common x86 "$kernel")
-	[[ $kernel != arm64 && $kernel != i386 ]] || names=(common "$kernel")
+	case $kernel in
+	arm64 | i386) names=(common "$kernel") ;;
+	none) names=(common x86 none) ;;
+	*) names=(common x86 sev "$kernel") ;;
+	esac
 	printf "$TOP/configs/%s.config\n" "${names[@]}"
 }
 
