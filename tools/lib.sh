@@ -61,6 +61,11 @@ package_of() {
 	/usr/include/stdio.h) echo libc6-dev ;;
 	/usr/aarch64-linux-gnu/include/stdio.h) echo libc6-dev-arm64-cross ;;
 	*/libelf.h) echo libelf-dev ;;
+	*/glib.h) echo libglib2.0-dev ;;
+	*/ensurepip/*) echo python3-venv ;;
+	*/bios-256k.bin) echo seabios ;;
+	*/linuxboot_dma.bin) echo qemu-system-data ;;
+	ninja) echo ninja-build ;;
 	*/opensslv.h) echo libssl-dev ;;
 	*/uuid.h) echo uuid-dev ;;
 	*/debian-archive-keyring.gpg) echo debian-archive-keyring ;;
