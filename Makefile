@@ -8,7 +8,7 @@ BUILD ?= build
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-.PHONY: help run check tree export kernel selftests selfcheck lint kunit model bisect separable stress regress bench profile
+.PHONY: help run qemu check tree export kernel selftests selfcheck lint kunit model bisect separable stress regress bench profile
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -16,6 +16,9 @@ help: ## list what there is
 
 run: ## build everything and watch a guest and its VMM convert memory
 	@tools/run
+
+qemu: ## (not finished) watch a Linux guest under QEMU keep its memory private
+	@tools/qemu
 
 check: ## run the selftests, on each kernel, under each owner of the state
 	@tools/check
