@@ -291,6 +291,21 @@ inline zap(p)
 	}
 }
 
+/* A conversion's pages; mmu_lock may be dropped between them. */
+inline zap_pages(pages)
+{
+#ifndef NO_ZAP
+	for (p : 0 .. NP - 1) {
+		if
+		:: ((pages) >> p) & 1 -> zap(p)
+		:: else
+		fi
+	}
+#else
+	skip
+#endif
+}
+
 /* Readers without mmu_lock see the two counters change one by one. */
 inline seq_inc() { atomic { !mmu_locked; if :: bound -> mmu_locked = true; seq++ :: else fi } }
 inline in_progress_dec()
@@ -469,6 +484,7 @@ prepare:
 #ifndef NO_INVALIDATE_FIRST
 invalidate:
 	invalidate_start(PAGES(lo, hi));
+	zap_pages(PAGES(lo, hi) & ~was);
 #endif
 
 look:
@@ -506,13 +522,14 @@ look:
 #ifndef NO_LOOK_WAIT
 			   -> unlock_folio(f)
 #endif
-			fi
+			fi;
+			n = refs[f]
 		   :: else
 		   fi;
 		   /* Whoever unmaps the page in between may have got a reference before. */
 		   if
 #ifndef NO_LOOK_REFS
-		   :: refs[f] > 1 -> mapped = true
+		   :: n > 1 -> mapped = true
 #else
 		   :: pte[p] == f -> mapped = true
 #endif
@@ -524,20 +541,14 @@ look:
 
 #ifdef NO_INVALIDATE_FIRST
 	invalidate_start(PAGES(lo, hi));
+	zap_pages(PAGES(lo, hi) & ~was);
 #endif
 
 unmap:	for (p : lo .. hi) {
 		if
-		:: !attr[p] ->
-#ifndef NO_ZAP
-			zap(p);
-#endif
-			if
 #ifndef NO_UNMAP_HOST
-			:: mapped -> unmap_host(p)
+		:: mapped -> unmap_host(p)
 #endif
-			:: else
-			fi
 		:: else
 		fi
 	}
@@ -654,16 +665,7 @@ prepare:
 
 invalidate:
 	invalidate_start(PAGES(lo, hi));
-
-unmap:	for (p : lo .. hi) {
-		if
-		:: (was >> p) & 1 ->
-#ifndef NO_ZAP
-			zap(p)
-#endif
-		:: else
-		fi
-	}
+	zap_pages(was);
 
 #ifdef NO_CACHE_LOCK
 	/* The loads from the page cache aren't ordered after the stores to the attributes. */
