@@ -59,9 +59,10 @@
  *    *that vCPU runs*.  Never retry without bound in a vCPU's own thread.
  *
  *  - What to do with an EAGAIN that outlives the retries depends on the guest.
- *    A guest of TDX asks again when it is told (Linux: three times in all).  A guest
- *    of SNP terminates itself after any error of a page state change, EAGAIN
- *    included: the VMM has to absorb it.  Do not enter the vCPU again, find and
+ *    A guest of TDX asks again when it is told (Linux: three times in all), and
+ *    so does one of SNP, without an end, if KVM completes a page state change that
+ *    fails with EAGAIN without an error.  Where KVM doesn't, the guest terminates
+ *    itself, and the VMM has to absorb it.  Do not enter the vCPU again, find and
  *    end what holds the page, convert the rest of the range (struct
  *    gmem_gpa_report has it), and only then complete the exit with success.
  *
