@@ -6,6 +6,13 @@ set -euo pipefail
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=$(realpath -m "${BUILD:-$TOP/build}")
+# A variant rmp* is a kernel with the patches of platform/ on top of the series, see
+# Documentation/platform.md: they have a BUILD of their own, whose base is this tree.
+SERIES_TREE=${SERIES_TREE:-}
+if [[ ${VARIANT:-} == rmp* && -z $SERIES_TREE ]]; then
+	SERIES_TREE=$BUILD/linux BUILD=$BUILD/platform PATCHES=$TOP/platform SEPARABLE_LIST=/dev/null
+	export SERIES_TREE BUILD PATCHES SEPARABLE_LIST
+fi
 # The tree that is built: the one that tools/tree made, but for tools/bisect.
 LINUX=${KSRC:-$BUILD/linux}
 PATCHES=$(realpath -m "${PATCHES:-$TOP/patches}")
@@ -286,6 +293,8 @@ fragments() {
 	case $kernel in
 	arm64 | i386) names=(common "$kernel") ;;
 	none) names=(common x86 none) ;;
+	rmp) names=(common x86 sev plain) ;;
+	rmp-*) names=(common x86 sev "${kernel#rmp-}") ;;
 	*) names=(common x86 sev "$kernel") ;;
 	esac
 	printf "$TOP/configs/%s.config\n" "${names[@]}"
