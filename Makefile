@@ -1,14 +1,14 @@
 # Commands; what they do is in tools/.  `make help` lists them.
 
 # What the tools read from the environment.
-export BUILD BASE BASE_SHA256 FORCE SEPARABLE ARCH VARIANT OWNER TEST ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE
+export BUILD BASE BASE_SHA256 FORCE SEPARABLE ARCH VARIANT OWNER TEST MUTANT ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE
 BUILD ?= build
 
 # The tools run parallel builds themselves and wait for each other.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-.PHONY: help run qemu check tree export kernel selftests selfcheck lint kunit model bisect separable stress regress bench profile
+.PHONY: help run qemu check tree export kernel selftests selfcheck lint kunit model mutants bisect separable stress regress bench profile
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -28,6 +28,9 @@ kunit: ## run the kernel's tests of the state alone; seconds once their kernel s
 
 model: ## check the protocol of conversions, as a model, exhaustively; minutes
 	@tools/model
+
+mutants: ## see that the tests notice small wrong changes to the kernel; an hour
+	@tools/mutants
 
 stress: export VARIANT := $(or $(VARIANT),stress kcsan)
 stress: export OWNER := 0
@@ -83,11 +86,12 @@ separable: ## run `make check` without the patches that the file `separable` nam
 #v OWNER="1 0 default"     owners of the state to test: 1 the VM, 0 the guest_memfd;
 #v                         default: as the kernel has it, for what has a + in its name
 #v TEST=                   only these tests
+#v MUTANT=                 make mutants: only these, of tests/mutants.list
 #v BASE_SERIES=            make bench: compare with the series of this git revision
 #v UPDATE=1                make bench: write Documentation/bench.*
 #v FIGURE=                 make profile: which, as in Documentation/bench.tsv
 #v KERNEL=base             make profile: of the base, for guest faults
 #v SIZE=1M                 make profile: the range, for figures that do not name it
-#v LIMIT=120               make regress: seconds for each test; make profile: for each profile (30)
+#v LIMIT=120               make regress, make mutants: seconds for each test; make profile: for each profile (30)
 #v ACCEL=auto              auto, tcg or kvm
 #v JOBS=                   parallel jobs; default: the number of processors
