@@ -1,14 +1,14 @@
 # Commands; what they do is in tools/.  `make help` lists them.
 
 # What the tools read from the environment.
-export BUILD BASE BASE_SHA256 FORCE SEPARABLE ARCH VARIANT OWNER TEST MUTANT ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE
+export BUILD BASE BASE_SHA256 FORCE TOPICS ARCH VARIANT OWNER TEST MUTANT ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE
 BUILD ?= build
 
 # The tools run parallel builds themselves and wait for each other.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-.PHONY: help run qemu check tree export kernel selftests selfcheck lint kunit model mutants bisect separable stress regress bench profile
+.PHONY: help run qemu check tree export kernel selftests selfcheck lint kunit model mutants bisect topics mail stress regress bench profile
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -68,15 +68,18 @@ selfcheck: tree ## show that the harness sees hangs, panics, splats and failures
 bisect: tree ## build every patch in every way that it can break; hours
 	@tools/bisect
 
-separable: ## run `make check` without the patches that the file `separable` names
-	@tools/separable
+topics: ## run `make check` on each prefix of the topics of patches/series; an hour or two
+	@tools/topics
+
+mail: ## write the patches of TOPICS= as they are to be mailed, with their cover
+	@tools/mail
 
 #v
 #v BUILD=build             where everything is made
 #v BASE=                   kernel git tree or tarball to use instead of the file `base`
 #v BASE_SHA256=            what the tarball must hash to
 #v FORCE=1                 make tree: drop local work in BUILD/linux
-#v SEPARABLE=0             make tree: leave out the patches that the file `separable` names
+#v TOPICS="fixes ccp ..."  make tree, and what it builds: only these topics of patches/series
 #v ARCH=x86                of the test machine: make check ARCH=arm64, ARCH=i386
 #v VARIANT="plain debug plain+tdp_mmu=0 plain+npt=0"
 #v                         kernels to build and test, see configs/; none: no private memory;

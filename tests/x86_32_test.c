@@ -63,7 +63,7 @@ static void test_caps(int kvm, int vm, int has_gmem)
 	EXPECT_CAP(KVM_CAP_MEMORY_ATTRIBUTES, 0);
 	EXPECT_CAP(KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES, 0);
 	EXPECT_CAP(KVM_CAP_MEMORY_ATTRIBUTES2_FLAGS, 0);
-#ifdef KVM_CAP_MEMORY_ATTRIBUTES2	/* It comes with a separable patch. */
+#ifdef KVM_CAP_MEMORY_ATTRIBUTES2	/* It comes with a later topic. */
 	EXPECT_CAP(KVM_CAP_MEMORY_ATTRIBUTES2, 0);
 #endif
 

@@ -10,15 +10,15 @@ BUILD=$(realpath -m "${BUILD:-$TOP/build}")
 # Documentation/platform.md: they have a BUILD of their own, whose base is this tree.
 SERIES_TREE=${SERIES_TREE:-}
 if [[ ${VARIANT:-} == rmp* && -z $SERIES_TREE ]]; then
-	SERIES_TREE=$BUILD/linux BUILD=$BUILD/platform PATCHES=$TOP/platform SEPARABLE_LIST=/dev/null
-	export SERIES_TREE BUILD PATCHES SEPARABLE_LIST
+	[[ -z ${TOPICS:-} ]] || { echo "VARIANT=$VARIANT needs the whole series: do without TOPICS=" >&2; exit 1; }
+	SERIES_TREE=$BUILD/linux BUILD=$BUILD/platform PATCHES=$TOP/platform
+	export SERIES_TREE BUILD PATCHES
 fi
 # The tree that is built: the one that tools/tree made, but for tools/bisect.
 LINUX=${KSRC:-$BUILD/linux}
 PATCHES=$(realpath -m "${PATCHES:-$TOP/patches}")
-# Which patches can be left out, and whether to (0) or not.
-SEPARABLE_LIST=${SEPARABLE_LIST:-$TOP/separable}
-SEPARABLE=${SEPARABLE:-1}
+# Which topics of it to apply; all of them if empty.
+TOPICS=${TOPICS:-}
 JOBS=${JOBS:-$(nproc)}
 export LC_ALL=C TZ=UTC
 
@@ -179,54 +179,26 @@ plain_machine() {
 	fragments plain | xargs -d '\n' cat "$TOP/tools/vm" "$TOP/tests/init" | sha256 -
 }
 
-# The patches of the series, in order, as paths.
-all_series_files() {
+# The patches of the series that are to be applied, in order, as paths.  In the folder of
+# their topic, if they have one.
+series_files() {
 	local line
 
 	[[ -e $PATCHES/series ]] || return 0
 	while read -r line _; do
-		[[ -z $line || $line == \#* ]] || printf '%s\n' "$PATCHES/$line"
+		[[ -z $line || $line == \#* ]] && continue
+		[[ -z $TOPICS || " $TOPICS " == *" ${line%/*} "* ]] || continue
+		printf '%s\n' "$PATCHES/$line"
 	done <"$PATCHES/series"
 }
 
-# Those that are to be applied.  With SEPARABLE=0 the last ones are missing, and
-# somebody has to have asked separable_problems before.
-series_files() {
-	if [[ $SEPARABLE == 0 ]]; then
-		all_series_files | head -n "-$(separable_subjects | wc -l)"
-	else
-		all_series_files
-	fi
-}
-
-# The subjects of the patches that can be left out, in the order of the series.
-separable_subjects() {
-	[[ ! -e $SEPARABLE_LIST ]] || grep -vE '^(#|$)' "$SEPARABLE_LIST" || true
-}
-
-# Prints what is wrong with the list of these patches: they must be the last ones,
-# because nothing may build on what can be left out.
-separable_problems() {
-	local file list=${SEPARABLE_LIST##*/} subjects listed last missing
-
-	subjects=$(all_series_files | while read -r file; do
-		# As git am reads it.
-		[[ ! -r $file ]] || git mailinfo /dev/null /dev/null <"$file" | sed -n 's/^Subject: //p'
-	done)
-	listed=$(separable_subjects)
-	[[ -n $listed ]] || return 0
-	missing=$(grep -vxFf <(printf '%s\n' "$subjects") <<<"$listed" || true)
-	if [[ -n $missing ]]; then
-		printf '%s\n' "$list names what is no patch of the series:" "$missing"
-		return
-	fi
-	last=$(tail -n "$(wc -l <<<"$listed")" <<<"$subjects")
-	[[ $last == "$listed" ]] ||
-		printf '%s\n' "$list does not name the last patches of the series, in their order; the last ones are:" "$last"
+# The topics of the series, in order; twice, if they are in two pieces.
+series_topics() {
+	sed -n 's|^\([^# ][^ ]*\)/.*|\1|p' "$PATCHES/series" | uniq
 }
 
 series_hash() {
-	{ series_files; series_files | xargs -r cat; } | sed "s|^$PATCHES/||" | sha256 -
+	{ series_files; series_files | xargs -r -d '\n' cat; } | sed "s|^$PATCHES/||" | sha256 -
 }
 
 kgit() {
