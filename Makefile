@@ -20,10 +20,10 @@ run: ## build everything and watch a guest and its VMM convert memory
 qemu: ## (not finished) watch a Linux guest under QEMU keep its memory private
 	@tools/qemu
 
-check: ## run the selftests, on each kernel, under each owner of the state
+check: ## run the selftests, on each kernel, under each owner of the attributes
 	@tools/check
 
-kunit: ## run the kernel's tests of the state alone; seconds once their kernel stands
+kunit: ## run the kernel's tests of the attributes alone; seconds once their kernel stands
 	@tools/kunit
 
 model: ## check the protocol of conversions, as a model, exhaustively; minutes
@@ -86,7 +86,7 @@ mail: ## write the patches of TOPICS= as they are to be mailed, with their cover
 #v                         rmp, rmp-debug: with the patches of platform/, of which tree
 #v                         and export are then, too;
 #v                         +tdp_mmu=0: without the TDP MMU; +npt=0: with shadow paging
-#v OWNER="1 0 default"     owners of the state to test: 1 the VM, 0 the guest_memfd;
+#v OWNER="1 0 default"     owners of the attributes to test: 1 the VM, 0 the guest_memfd;
 #v                         default: as the kernel has it, for what has a + in its name
 #v TEST=                   only these tests
 #v MUTANT=                 make mutants: only these, of tests/mutants.list

@@ -272,7 +272,7 @@ fragments() {
 	printf "$TOP/configs/%s.config\n" "${names[@]}"
 }
 
-# private_memory VARIANT: can VMs there have private memory, whose state somebody owns?
+# private_memory VARIANT: can VMs there have private memory, whose attributes somebody owns?
 private_memory() {
 	fragments "$1" | xargs -d '\n' cat 2>/dev/null | grep -x CONFIG_KVM_SW_PROTECTED_VM=y >/dev/null
 }
