@@ -151,15 +151,47 @@ need_space() {
 		die "$2 needs $1 MiB in $BUILD, which has $free MiB: free some or set BUILD="
 }
 
-# run_logged LOG COMMAND...: the log is for failures, its last lines for people.
+# took SECONDS: as people read it.
+took() {
+	printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
+}
+
+# show_progress LOG: how many steps of a build there are in the log, of how many if it was
+# complete before, and for how long it runs: on a terminal all the time, elsewhere every
+# minute.  To be killed.
+show_progress() {
+	local log=$1 total now silence every=60 start=$SECONDS
+
+	total=$(cat "$log.steps" 2>/dev/null || echo 0)
+	[[ ! -t 2 ]] || every=2
+	# A sleep would outlive this.
+	exec {silence}<> <(:)
+	while ! read -rt $every -u "$silence"; do
+		now=$(grep -c '^  [A-Z]' "$log" || true)
+		now="$now$( ((now > total)) || echo " of $total") steps, $(took $((SECONDS - start)))"
+		if [[ -t 2 ]]; then printf '\r%s: %s ' "${0##*/}" "$now" >&2; else note "$now"; fi
+	done
+}
+
+# run_logged LOG COMMAND...: the log is for failures, its last lines for people, who also get
+# to know how far it is, and how long it took if that was long.
 run_logged() {
-	local log=$1
+	local log=$1 rc=0 steps progress start=$SECONDS
 
 	shift
-	if ! "$@" >"$log" 2>&1 </dev/null; then
+	show_progress "$log" </dev/null &
+	progress=$!
+	"$@" >"$log" 2>&1 </dev/null || rc=$?
+	kill $progress
+	wait $progress 2>/dev/null || true
+	[[ ! -t 2 || $((SECONDS - start)) -lt 2 ]] || printf '\r\033[K' >&2
+	if [[ $rc != 0 ]]; then
 		tail -n 25 "$log" >&2
 		die "failed: $1 $2 ...; the whole log is $log"
 	fi
+	steps=$(grep -c '^  [A-Z]' "$log" || true)
+	[[ $steps -le $(cat "$log.steps" 2>/dev/null || echo 0) ]] || echo "$steps" >"$log.steps"
+	[[ $((SECONDS - start)) -lt 30 ]] || note "done after $(took $((SECONDS - start)))"
 }
 
 # One builder at a time in one BUILD: two at once would poison each other.
