@@ -1,14 +1,14 @@
 # Commands; what they do is in tools/.  `make help` lists them.
 
 # What the tools read from the environment.
-export BUILD BASE BASE_SHA256 FORCE TOPICS ARCH VARIANT OWNER TEST MUTANT ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE
+export BUILD BASE BASE_SHA256 FORCE TOPICS ARCH VARIANT OWNER TEST MUTANT ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE CONFIG SUITE
 BUILD ?= build
 
 # The tools run parallel builds themselves and wait for each other.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 
-.PHONY: help run qemu check tree export kernel selftests selfcheck lint kunit model mutants bisect topics mail stress regress bench profile
+.PHONY: help run qemu check tree export kernel selftests selfcheck lint kunit model mutants bisect topics mail debian stress regress bench profile
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -74,6 +74,9 @@ topics: ## run `make check` on each prefix of the topics of patches/series; an h
 mail: ## write the patches of TOPICS= as they are to be mailed, with their cover
 	@tools/mail
 
+debian: ## build Debian packages of the kernel, install them, boot what they installed; as root
+	@tools/debian
+
 #v
 #v BUILD=build             where everything is made
 #v BASE=                   kernel git tree or tarball to use instead of the file `base`
@@ -96,5 +99,7 @@ mail: ## write the patches of TOPICS= as they are to be mailed, with their cover
 #v KERNEL=base             make profile: of the base, for guest faults
 #v SIZE=1M                 make profile: the range, for figures that do not name it
 #v LIMIT=120               make regress, make mutants: seconds for each test; make profile: for each profile (30)
+#v CONFIG=                 make debian: the kernel's configuration, a file
+#v SUITE=bookworm          make debian: the Debian to install into
 #v ACCEL=auto              auto, tcg or kvm
 #v JOBS=                   parallel jobs; default: the number of processors

@@ -64,6 +64,8 @@ package_of() {
 	busybox) echo busybox-static ;;
 	xz) echo xz-utils ;;
 	depmod) echo kmod ;;
+	dpkg-buildpackage) echo dpkg-dev ;;
+	dh) echo debhelper ;;
 	objdump) echo binutils ;;
 	/usr/include/stdio.h) echo libc6-dev ;;
 	/usr/aarch64-linux-gnu/include/stdio.h) echo libc6-dev-arm64-cross ;;
