@@ -82,7 +82,8 @@ show_progress() {
 	exec {silence}<> <(:)
 	while ! read -rt $every -u "$silence"; do
 		now=$(grep -c '^  [A-Z]' "$log" || true)
-		now="$now$( ((now > total)) || echo " of $total") steps, $(took $((SECONDS - start)))"
+		if [[ $now == 0 ]]; then now=; elif ((now > total)); then now="$now steps, "; else now="$now of $total steps, "; fi
+		now="$now$(took $((SECONDS - start)))"
 		if [[ -t 2 ]]; then printf '\r%s: %s ' "${0##*/}" "$now" >&2; else note "$now"; fi
 	done
 }
