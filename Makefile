@@ -1,7 +1,7 @@
 # Commands; what they do is in tools/.  `make help` lists them.
 
 # What the tools read from the environment.
-export BUILD BASE BASE_SHA256 FORCE TOPICS ARCH VARIANT OWNER TEST MUTANT ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE CONFIG SUITE
+export BUILD BASE BASE_SHA256 FORCE TOPICS ARCH VARIANT OWNER TEST MUTANT ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE STEPS CONFIG SUITE
 BUILD ?= build
 
 # The tools run parallel builds themselves and wait for each other.
@@ -17,7 +17,7 @@ help: ## list what there is
 run: ## build everything and watch a guest and its VMM convert memory
 	@tools/run
 
-qemu: ## (not finished) watch a Linux guest under QEMU keep its memory private
+qemu: ## watch a Linux guest under QEMU keep its memory private
 	@tools/qemu
 
 check: ## run the selftests, on each kernel, under each owner of the attributes
@@ -94,6 +94,7 @@ debian: ## build Debian packages of the kernel, install them, boot what they ins
 #v TEST=                   only these tests
 #v MUTANT=                 make mutants: only these, of tests/mutants.list
 #v BASE_SERIES=            make bench: compare with the series of this git revision
+#v STEPS=                  make qemu: only these, of qemu/steps
 #v UPDATE=1                make bench: write Documentation/bench.*
 #v FIGURE=                 make profile: which, as in Documentation/bench.tsv
 #v KERNEL=base             make profile: of the base, for guest faults

@@ -22,6 +22,7 @@ package_of() {
 	*/bios-256k.bin) echo seabios ;;
 	*/linuxboot_dma.bin) echo qemu-system-data ;;
 	ninja) echo ninja-build ;;
+	gnuplot) echo gnuplot-nox ;;
 	*/opensslv.h) echo libssl-dev ;;
 	*/uuid.h) echo uuid-dev ;;
 	*/debian-archive-keyring.gpg) echo debian-archive-keyring ;;
