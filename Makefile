@@ -81,8 +81,8 @@ debian: ## build Debian packages of the kernel, install them, boot what they ins
 #v BUILD=build             where everything is made
 #v BASE=                   kernel git tree or tarball to use instead of the file `base`
 #v BASE_SHA256=            what the tarball must hash to
-#v FORCE=1                 make tree: drop local work in BUILD/linux
-#v TOPICS="fixes ccp ..."  make tree, and what it builds: only these topics of patches/series
+#v FORCE=1                 make tree: drop local work in BUILD/linux; make export: overwrite patches/
+#v TOPICS="fixes ccp ..."  only these topics of patches/series; make topics, make mail: only up to, only these
 #v ARCH=x86                of the test machine: make check ARCH=arm64, ARCH=i386
 #v VARIANT="plain debug plain+tdp_mmu=0 plain+npt=0"
 #v                         kernels to build and test, see configs/; none: no private memory;
@@ -95,7 +95,7 @@ debian: ## build Debian packages of the kernel, install them, boot what they ins
 #v MUTANT=                 make mutants: only these, of tests/mutants.list
 #v BASE_SERIES=            make bench: compare with the series of this git revision
 #v STEPS=                  make qemu: only these, of qemu/steps
-#v UPDATE=1                make bench: write Documentation/bench.*
+#v UPDATE=1                make bench, make qemu: write Documentation/bench.*, qemu-memory.svg
 #v FIGURE=                 make profile: which, as in Documentation/bench.tsv
 #v KERNEL=base             make profile: of the base, for guest faults
 #v SIZE=1M                 make profile: the range, for figures that do not name it

@@ -80,7 +80,7 @@ show_progress() {
 	[[ ! -t 2 ]] || every=2
 	# A sleep would outlive this.
 	exec {silence}<> <(:)
-	while ! read -rt $every -u "$silence"; do
+	while ! read -rt $every -u "$silence" && kill -0 $$; do
 		now=$(grep -c '^  [A-Z]' "$log" || true)
 		if [[ $now == 0 ]]; then now=; elif ((now > total)); then now="$now steps, "; else now="$now of $total steps, "; fi
 		now="$now$(took $((SECONDS - start)))"
@@ -94,10 +94,11 @@ run_logged() {
 	local log=$1 rc=0 steps progress start=$SECONDS
 
 	shift
-	show_progress "$log" </dev/null &
+	# Not to keep the lock, nor to go on without this.
+	show_progress "$log" </dev/null 9>&- &
 	progress=$!
 	"$@" >"$log" 2>&1 </dev/null || rc=$?
-	kill $progress
+	kill $progress 2>/dev/null || true
 	wait $progress 2>/dev/null || true
 	[[ ! -t 2 || $((SECONDS - start)) -lt 2 ]] || printf '\r\033[K' >&2
 	if [[ $rc != 0 ]]; then

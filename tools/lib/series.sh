@@ -19,6 +19,11 @@ series_topics() {
 	sed -n 's|^\([^# ][^ ]*\)/.*|\1|p' "$PATCHES/series" | uniq
 }
 
+# What the patches are, as "hash name", no matter in which topic.
+patch_hashes() {
+	series_files | xargs -r -d '\n' sha256sum | sed 's|  .*/| |' | sort
+}
+
 series_hash() {
 	{ series_files; series_files | xargs -r -d '\n' cat; } | sed "s|^$PATCHES/||" | sha256 -
 }
