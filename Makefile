@@ -59,7 +59,7 @@ kernel: tree ## build the kernel of each VARIANT
 selftests: tree ## build the KVM selftests that `make check` runs
 	@tools/selftests
 
-lint: tree ## check patches, scripts and lists; under a minute once the tree stands
+lint: tree ## check patches, scripts and lists; a minute or two
 	@tools/lint
 
 selfcheck: tree ## show that the harness sees hangs, panics, splats and failures

@@ -24,6 +24,7 @@ package_of() {
 	ninja) echo ninja-build ;;
 	gnuplot) echo gnuplot-nox ;;
 	*/opensslv.h) echo libssl-dev ;;
+	*/libdw.h) echo libdw-dev ;;
 	*/uuid.h) echo uuid-dev ;;
 	*/debian-archive-keyring.gpg) echo debian-archive-keyring ;;
 	*) echo "$1" ;;
