@@ -24,8 +24,11 @@ kmake() {
 
 # A variant is a kernel, as in configs/, and maybe how KVM is to manage the guest's memory
 # there, as in plain+tdp_mmu=0: kernel_of plain+tdp_mmu=0 is plain, mmu_of it is tdp_mmu=0.
+# What psp has is the kernel of rmp, booted with a PSP in software, too.
 kernel_of() {
-	echo "${1%%+*}"
+	local kernel=${1%%+*}
+
+	echo "${kernel/#psp/rmp}"
 }
 
 mmu_of() {
@@ -53,9 +56,10 @@ private_memory() {
 }
 
 # in_star VARIANT: does a * in a list of tests stand for this one, too?  It does for the
-# kernels with private memory, as KVM manages memory by default.
+# kernels with private memory, as KVM manages memory by default.  On psp, what runs on rmp
+# would not see the PSP.
 in_star() {
-	private_memory "$1" && [[ -z $(mmu_of "$1") ]]
+	private_memory "$1" && [[ -z $(mmu_of "$1") && $1 != psp* ]]
 }
 
 # listed_tests LIST...: those that they have for VARIANTS.
