@@ -86,7 +86,7 @@ debian: ## (not finished) build Debian packages of the kernel, install them, boo
 #v ARCH=x86                of the test machine: make check ARCH=arm64, ARCH=i386
 #v VARIANT="plain debug plain+tdp_mmu=0 plain+npt=0"
 #v                         kernels to build and test, see configs/; none: no private memory;
-#v                         rmp, rmp-debug, psp, psp-debug: with the patches of platform/, of
+#v                         rmp, psp, mirror, rmp-debug...: with the patches of platform/, of
 #v                         which tree and export are then, too;
 #v                         +tdp_mmu=0: without the TDP MMU; +npt=0: with shadow paging
 #v OWNER="1 0 default"     owners of the attributes to test: 1 the VM, 0 the guest_memfd;

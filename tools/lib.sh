@@ -6,10 +6,10 @@ set -euo pipefail
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=$(realpath -m "${BUILD:-$TOP/build}")
-# A variant rmp* or psp* is a kernel with the patches of platform/ on top of the series, see
+# A variant rmp*, psp* or mirror* is a kernel with the patches of platform/ on top of the series, see
 # Documentation/platform.md: they have a BUILD of their own, whose base is this tree.
 SERIES_TREE=${SERIES_TREE:-}
-if [[ ${VARIANT:-} =~ ^(rmp|psp) && -z $SERIES_TREE ]]; then
+if [[ ${VARIANT:-} =~ ^(rmp|psp|mirror) && -z $SERIES_TREE ]]; then
 	[[ -z ${TOPICS:-} ]] || { echo "VARIANT=$VARIANT needs the whole series: do without TOPICS=" >&2; exit 1; }
 	SERIES_TREE=$BUILD/linux BUILD=$BUILD/platform PATCHES=$TOP/platform
 	export SERIES_TREE BUILD PATCHES

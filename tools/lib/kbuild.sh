@@ -24,11 +24,9 @@ kmake() {
 
 # A variant is a kernel, as in configs/, and maybe how KVM is to manage the guest's memory
 # there, as in plain+tdp_mmu=0: kernel_of plain+tdp_mmu=0 is plain, mmu_of it is tdp_mmu=0.
-# What psp has is the kernel of rmp, booted with a PSP in software, too.
+# psp and mirror boot the kernel of rmp in other ways.
 kernel_of() {
-	local kernel=${1%%+*}
-
-	echo "${kernel/#psp/rmp}"
+	sed 's/+.*//; s/^\(psp\|mirror\)/rmp/' <<<"$1"
 }
 
 mmu_of() {
@@ -56,10 +54,10 @@ private_memory() {
 }
 
 # in_star VARIANT: does a * in a list of tests stand for this one, too?  It does for the
-# kernels with private memory, as KVM manages memory by default.  On psp, what runs on rmp
-# would not see the PSP.
+# kernels with private memory, as KVM manages memory by default.  On psp and mirror, most
+# tests would see nothing of that, or could not run.
 in_star() {
-	private_memory "$1" && [[ -z $(mmu_of "$1") && $1 != psp* ]]
+	private_memory "$1" && [[ -z $(mmu_of "$1") && $1 != psp* && $1 != mirror* ]]
 }
 
 # listed_tests LIST...: those that they have for VARIANTS.
