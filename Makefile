@@ -33,7 +33,7 @@ mutants: ## see that the tests notice small wrong changes to the kernel; an hour
 	@tools/mutants
 
 stress: export VARIANT := $(or $(VARIANT),stress kcsan)
-stress: export OWNER := 0
+stress: export OWNER := gmem
 stress: export LIST := tests/stress.list
 stress: ## run the tests that look for rare failures, on kernels that see most; hours
 	@tools/check
@@ -89,7 +89,7 @@ debian: ## (not finished) build Debian packages of the kernel, install them, boo
 #v                         rmp, psp, mirror, rmp-debug...: with the patches of platform/, of
 #v                         which tree and export are then, too;
 #v                         +tdp_mmu=0: without the TDP MMU; +npt=0: with shadow paging
-#v OWNER="1 0 default"     owners of the attributes to test: 1 the VM, 0 the guest_memfd;
+#v OWNER="vm gmem default" owners of the attributes to test: vm the VM, gmem the guest_memfd;
 #v                         default: as the kernel has it, for what has a + in its name
 #v TEST=                   only these tests
 #v MUTANT=                 make mutants: only these, of tests/mutants.list

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Variants, their configurations, and how to build in a kernel tree.  Part of tools/lib.sh.
+# Variants, their configurations, who owns the attributes, and how to build in a kernel tree.  Part of tools/lib.sh.
 
 # The machine that runs the plain kernel, as a hash: results of another one don't count.
 plain_machine() {
@@ -58,6 +58,22 @@ private_memory() {
 # tests would see nothing of that, or could not run.
 in_star() {
 	private_memory "$1" && [[ -z $(mmu_of "$1") && $1 != psp* && $1 != mirror* ]]
+}
+
+# known_owner NAME: may the attributes of memory be owned by it?  vm is the VM, gmem the
+# guest_memfd, default who it is if nobody tells the kernel.
+known_owner() {
+	[[ $1 == vm || $1 == gmem || $1 == default ]]
+}
+
+# wanted_owners DEFAULT: those of OWNER, or else these.
+wanted_owners() {
+	local owner
+
+	for owner in ${OWNER:-}; do
+		known_owner "$owner" || die "OWNER=$owner: vm, gmem or default"
+	done
+	echo "${OWNER:-$1}"
 }
 
 # listed_tests LIST...: those that they have for VARIANTS.
