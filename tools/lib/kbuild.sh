@@ -84,7 +84,11 @@ listed_tests() {
 		known="$known$variant "
 		! in_star "$variant" || known="$known* "
 	done
-	awk -v known="$known" '!/^#/ && NF && index(known, " " $2 " ") && !seen[$1]++ { print $1 }' "$@"
+	awk -v known="$known" '
+		!/^[#@]/ {
+			n = split($2, variants, ",")
+			for (i = 1; i <= n; i++) if (index(known, " " variants[i] " ") && !seen[$1]++) print $1
+		}' "$@"
 }
 
 # kconfig OUTPUT LOG FRAGMENT...: tinyconfig with the fragments on top, each line
