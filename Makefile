@@ -1,4 +1,4 @@
-# Commands; what they do is in tools/.  `make help` lists them.
+# Commands; what they do is in tools/ and bench/.  `make help` lists them.
 
 # What the tools read from the environment.
 export BUILD BASE BASE_SHA256 FORCE TOPICS ARCH VARIANT OWNER TEST MUTANT ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE STEPS CONFIG SUITE
@@ -39,10 +39,10 @@ stress: ## run the tests that look for rare failures, on kernels that see most; 
 	@tools/check
 
 bench: ## measure what conversions cost, and compare with Documentation/bench.md
-	@tools/bench
+	@bench/bench
 
 profile: ## show which functions execute the instructions of a figure of the benchmark
-	@tools/profile $(FIGURE)
+	@bench/profile $(FIGURE)
 
 regress: ## run all KVM selftests on the base and on the series, and compare
 	@tools/regress
