@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a 32-bit program sees of KVM where no VM has private memory: what sets the
- * private/shared state doesn't exist, or refuses everything, and VMs work as before.
+ * What a 32-bit program sees of KVM where no VM has private memory: what makes memory
+ * private doesn't exist, or refuses everything, and VMs work as before.
  * On 32-bit x86 there is no guest_memfd either; on 64-bit x86, whose kernel this gets
  * to by way of its compat ioctls, there is.
  *

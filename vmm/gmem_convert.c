@@ -130,11 +130,11 @@ const char *gmem_support_str(enum gmem_support support)
 {
 	switch (support) {
 	case GMEM_SUPPORTED:
-		return "guest_memfd owns the private/shared state and converts in place";
+		return "guest_memfd owns the attributes and converts in place";
 	case GMEM_NO_FEATURE:
 		return "this kernel cannot convert memory through guest_memfd";
 	case GMEM_VM_OWNS_STATE:
-		return "this kernel can convert through guest_memfd, but the VM owns the state: load kvm with vm_memory_attributes=0 (or gmem_in_place_conversion=1, whichever parameter it has)";
+		return "this kernel can convert through guest_memfd, but the VM owns the attributes: load kvm with vm_memory_attributes=0 (or gmem_in_place_conversion=1, whichever parameter it has)";
 	case GMEM_NO_PRIVATE_MEMORY:
 		return "this kernel can convert through guest_memfd, but a VM of this type has no private memory";
 	case GMEM_PROBE_FAILED:
@@ -309,9 +309,9 @@ static const char *explain(int error)
 	case EHWPOISON:
 		return "page is poisoned, its contents are lost";
 	case ENOTTY:
-		return "not a guest_memfd, or the kernel is too old, or the VM owns the state";
+		return "not a guest_memfd, or the kernel is too old, or the VM owns the attributes";
 	case ENOMEM:
-		return "no memory to record the new state";
+		return "no memory to record the new attributes";
 	case EIO:
 		return "the VM is dead or KVM has stopped it";
 	case ENXIO:

@@ -24,7 +24,7 @@
  *      KVM_SET_MEMORY_ATTRIBUTES2_ZERO      the range reads as zeros afterwards
  *      KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE  the range reads as it did before
  *
- *    A mode speaks for every page of the range, whatever its state was.  In
+ *    A mode speaks for every page of the range, whatever it was.  In
  *    particular, ZERO also wipes pages that are shared already, with what the
  *    host has written there.
  *
@@ -109,7 +109,7 @@ enum gmem_support {
 	GMEM_NO_FEATURE,
 
 	/*
-	 * The kernel can, but the VM owns the private/shared state, by a parameter
+	 * The kernel can, but the VM owns the attributes, by a parameter
 	 * of the kvm module: vm_memory_attributes=1, or, in kernels that call it
 	 * so, gmem_in_place_conversion=0.  KVM_SET_MEMORY_ATTRIBUTES on the VM fd
 	 * is the way to convert.
@@ -262,14 +262,14 @@ extern const struct gmem_retry gmem_retry_default;
  * @retry:      what to do on EAGAIN; NULL: gmem_retry_default.
  * @report:     filled in whatever the result; NULL if not wanted.
  *
- * The range may be of mixed state, may contain pages that were never touched,
+ * The range may have pages of both kinds, may contain pages that were never touched,
  * and may be bound to any number of memslots.  Converting what already has the
- * wanted state succeeds, and changes nothing unless @mode is ZERO.
+ * wanted attributes succeeds, and changes nothing unless @mode is ZERO.
  *
  * Return: 0, or a negative errno:
  *
  *  -ENOTTY  @gmem_fd is no guest_memfd, the kernel is too old, or the VM owns
- *           the state; gmem_probe() tells which
+ *           the attributes; gmem_probe() tells which
  *  -EIO     the VM is dead, or KVM has found a bug and stopped it
  *  -EINVAL  @offset or @size unaligned, @size 0, range beyond the end of the
  *           file; @mode not known to this kernel, or more than one; or a VM without
@@ -279,7 +279,7 @@ extern const struct gmem_retry gmem_retry_default;
  *  -EHWPOISON  with a @mode: a page is poisoned; error_offset is the first one
  *  -EAGAIN  to private: a page was still in use after the last try, or the
  *           callback gave up; error_offset is the first page that was
- *  -ENOMEM  no memory to record the new state (the caller's memcg limit counts);
+ *  -ENOMEM  no memory to record the new attributes (the caller's memcg limit counts);
  *           error_offset is @offset
  *  -EINTR   a fatal signal is pending, i.e. the caller never sees this
  */
@@ -376,7 +376,7 @@ struct gmem_gpa_report {
 	uint64_t error_gpa;
 
 	/*
-	 * How far it came: [gpa, gpa + done) has the wanted state, the rest is as
+	 * How far it came: [gpa, gpa + done) has the wanted attributes, the rest is as
 	 * it was.  Continue with [gpa + done, gpa + size); to begin again would
 	 * zero the first part once more if @mode is ZERO.
 	 */

@@ -270,7 +270,7 @@ static void test_probe_without_modes(void)
 	expect_probe(GMEM_SUPPORTED, 0, 0);
 }
 
-static void test_probe_vm_owns_state(void)
+static void test_probe_vm_owns_attributes(void)
 {
 	mock_kernel("vm_memory_attributes");
 	mock.scratch_error = ENOTTY;
@@ -529,7 +529,7 @@ static void test_report_strings(void)
 		{ EINVAL, "unaligned" },
 		{ EOPNOTSUPP, "content mode not available" },
 		{ EHWPOISON, "poisoned, its contents are lost at offset 0x7000" },
-		{ ENOTTY, "the VM owns the state" },
+		{ ENOTTY, "the VM owns the attributes" },
 		{ ENOMEM, "no memory to record" },
 		{ EIO, "the VM is dead" },
 		{ EFAULT, "Bad address" },
@@ -893,7 +893,7 @@ static const struct {
 } tests[] = {
 	{ "probe: supported, and its content modes", test_probe_supported },
 	{ "probe: a kernel without content modes", test_probe_without_modes },
-	{ "probe: the VM owns the state", test_probe_vm_owns_state },
+	{ "probe: the VM owns the attributes", test_probe_vm_owns_attributes },
 	{ "probe: a kernel without the feature", test_probe_no_feature },
 	{ "probe: a VM type without private memory", test_probe_no_private_memory },
 	{ "probe: a question that cannot be asked", test_probe_fails },

@@ -17,7 +17,7 @@ struct gmem_fdinfo {
 	uint64_t private;	/* bytes */
 	uint64_t shared;	/* bytes */
 	uint64_t allocated;	/* bytes, of either kind */
-	uint64_t extents;	/* runs of pages in the same state */
+	uint64_t extents;	/* runs of pages of one kind */
 };
 
 /*

@@ -479,7 +479,7 @@ static void step_mode_refused(struct vm *vm)
 	if (memcmp(vm_host(vm, shared), message, sizeof(message)) ||
 	    !guest_reads(vm, shared, message, sizeof(message)))
 		fail("the shared bytes changed");
-	say("nothing has changed: not the state of a page, and not a byte");
+	say("nothing has changed: not the attributes of a page, and not a byte");
 	say("a guest cannot trust the host to have zeroed its private memory: no VM type has this");
 }
 
