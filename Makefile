@@ -17,7 +17,7 @@ help: ## list what there is
 run: ## build everything and watch a guest and its VMM convert memory
 	@tools/run
 
-qemu: ## (not finished) watch a Linux guest under QEMU keep its memory private
+qemu: ## watch a Linux guest under QEMU keep its memory private
 	@tools/qemu
 
 check: ## run the selftests, on each kernel, under each owner of the attributes
