@@ -74,7 +74,7 @@ topics: ## run `make check` on each prefix of the topics of patches/series; an h
 mail: ## write the patches of TOPICS= as they are to be mailed, with their cover
 	@tools/mail
 
-debian: ## (not finished) build Debian packages of the kernel, install them, boot what they installed; as root
+debian: ## build Debian packages of the kernel, install them, boot what they installed; as root
 	@tools/debian
 
 #v
