@@ -14,7 +14,15 @@ if [[ ${VARIANT:-} =~ ^(rmp|psp|mirror) && -z $SERIES_TREE ]]; then
 	SERIES_TREE=$BUILD/linux BUILD=$BUILD/platform PATCHES=$TOP/platform
 	export SERIES_TREE BUILD PATCHES
 fi
-# The tree that is built: the one that tools/tree made, but for tools/bisect.
+# Internal, i.e. not in `make help`: for tools that call others, and for tools/selfcheck.
+#   KSRC           the tree that is built: BUILD/linux, or else a work tree of it or of the base
+#   PATCHES        the patches: patches/ or platform/
+#   SERIES_TREE    the tree that those of platform/ go on top of
+#   LIST           tools/check: tests/check.list
+#   SELFTESTS      tools/check: programs to take, instead of building them
+#   MUTANTS        tools/mutants: tests/mutants.list
+#   VM_CPUS, VM_MEM, VM_MONITOR  tools/vm, which explains them
+#   CROSS_COMPILE  the compiler's prefix, if not the usual one for ARCH
 # shellcheck disable=SC2034
 LINUX=${KSRC:-$BUILD/linux}
 PATCHES=$(realpath -m "${PATCHES:-$TOP/patches}")
@@ -35,6 +43,17 @@ die() {
 
 note() {
 	printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+# usage: what the script's header says of it, for who calls it in another way.
+usage() {
+	sed -n '/^# usage:/,/^#\?$\|^[^#]/ s/^# //p' "$0" >&2
+	exit 2
+}
+
+# arguments "OPTION..." ARGUMENT...: of a script that takes one of these options or nothing.
+arguments() {
+	[[ $# == 1 || $# == 2 && " $1 " == *" $2 "* ]] || usage
 }
 
 # The architecture of the test machine, as the kernel calls it: the image to boot, where
