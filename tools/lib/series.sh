@@ -1,17 +1,27 @@
 # shellcheck shell=bash
 # The patches, by topic, and the trees that they are applied to.  Part of tools/lib.sh.
 
-# The patches of the series that are to be applied, in order, as paths.  In the folder of
-# their topic, if they have one.
-series_files() {
+# The patches of the series that are to be applied, in order, as patches/series has them: in
+# the folder of their topic, if they have one.
+series_names() {
 	local line
 
 	[[ -e $PATCHES/series ]] || return 0
 	while read -r line _; do
 		[[ -z $line || $line == \#* ]] && continue
 		[[ -z $TOPICS || " $TOPICS " == *" ${line%/*} "* ]] || continue
-		printf '%s\n' "$PATCHES/$line"
+		printf '%s\n' "$line"
 	done <"$PATCHES/series"
+}
+
+# The same as paths, of files that are there.
+series_files() {
+	local name
+
+	series_names | while read -r name; do
+		[[ -r $PATCHES/$name ]] || die "$PATCHES/series names $name, which is not there"
+		printf '%s\n' "$PATCHES/$name"
+	done
 }
 
 # The topics of the series, in order; twice, if they are in two pieces.
@@ -32,11 +42,19 @@ kgit() {
 	git -C "$LINUX" "$@"
 }
 
+# worktree TREE DIR: a work tree of TREE, at its base if it is new.  One whose TREE is gone
+# is no tree any more.
+worktree() {
+	[[ -e $2/.git ]] && git -C "$2" rev-parse 2>/dev/null && return
+	rm -rf "$2"
+	git -C "$1" worktree prune
+	mkdir -p "${2%/*}"
+	git -C "$1" worktree add -q --detach "$2" base
+}
+
 # base_worktree DIR: the base, with nothing of the series, as DIR/linux
 base_worktree() {
-	mkdir -p "$1"
-	kgit worktree prune
-	[[ -e $1/linux ]] || kgit worktree add -q --detach "$1/linux" base
+	worktree "$LINUX" "$1/linux"
 	git -C "$1/linux" checkout -q --detach "$(kgit rev-parse base)"
 }
 
