@@ -4,6 +4,11 @@
 export BUILD BASE BASE_SHA256 FORCE TOPICS ARCH VARIANT OWNER TEST MUTANT ACCEL JOBS LIMIT BASE_SERIES UPDATE FIGURE KERNEL SIZE STEPS CONFIG SUITE
 BUILD ?= build
 
+# Local work is dropped by a command that is there to do so, not by one that makes the tree first.
+ifneq ($(filter-out tree export qemu,$(MAKECMDGOALS)),)
+override FORCE :=
+endif
+
 # The tools run parallel builds themselves and wait for each other.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
@@ -81,8 +86,10 @@ debian: ## build Debian packages of the kernel, install them, boot what they ins
 #v BUILD=build             where everything is made
 #v BASE=                   kernel git tree or tarball to use instead of the file `base`
 #v BASE_SHA256=            what the tarball must hash to
-#v FORCE=1                 make tree: drop local work in BUILD/linux; make export: overwrite patches/
-#v TOPICS="fixes ccp ..."  only these topics of patches/series; make topics, make mail: only up to, only these
+#v FORCE=1                 make tree: drop local work in BUILD/linux; make export: overwrite patches/;
+#v                         make qemu: drop local work in BUILD/qemu/{src,linux}; others ignore it
+#v TOPICS="fixes ccp ..."  make a tree of these topics of patches/series, and test it; make mail: write
+#v                         these; make topics: test the beginnings of the series that end with one of these
 #v ARCH=x86                of the test machine: make check ARCH=arm64, ARCH=i386
 #v VARIANT="plain debug plain+tdp_mmu=0 plain+npt=0"
 #v                         kernels to build and test, see configs/; none: no private memory;
@@ -97,9 +104,11 @@ debian: ## build Debian packages of the kernel, install them, boot what they ins
 #v STEPS=                  make qemu: only these, of qemu/steps
 #v UPDATE=1                make bench, make qemu: write Documentation/bench.*, qemu-memory.svg
 #v FIGURE=                 make profile: which, as in Documentation/bench.tsv
-#v KERNEL=base             make profile: of the base, for guest faults
+#v KERNEL=                 make profile: of the series, or with KERNEL=base of the base, for guest faults
 #v SIZE=1M                 make profile: the range, for figures that do not name it
-#v LIMIT=120               make regress, make mutants: seconds for each test; make profile: for each profile (30)
+#v LIMIT=                  make regress, make mutants: seconds for each test (120); make profile: for each
+#v                         profile (30); make run (120), make qemu (300): seconds of silence
+#v                         after which the machine counts as hung
 #v CONFIG=                 make debian: the kernel's configuration, a file
 #v SUITE=bookworm          make debian: the Debian to install into
 #v ACCEL=auto              auto, tcg or kvm
