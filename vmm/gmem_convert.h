@@ -7,8 +7,8 @@
  * what it lacks is defined here.  C99 and C++11 can include this header.  There is no
  * global state: every function may be called from several threads at once.
  *
- * Documentation/vmm-guide.md, beside these files, has more about VMMs.  What has
- * to be known to call the functions:
+ * Documentation/vmm-guide.md, of the repository that has these files in vmm/, says more
+ * about VMMs.  What has to be known to call the functions:
  *
  *  - All or nothing.  A call of the ioctl that fails has changed no attribute and
  *    no byte of any page.  It may have removed pages of the range from host and

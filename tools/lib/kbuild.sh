@@ -41,6 +41,7 @@ fragments() {
 	case $kernel in
 	arm64 | i386) names=(common "$kernel") ;;
 	none) names=(common x86 none) ;;
+	stress | rmp-stress) names=(common x86 sev debug stress) ;;
 	rmp) names=(common x86 sev plain) ;;
 	rmp-*) names=(common x86 sev "${kernel#rmp-}") ;;
 	*) names=(common x86 sev "$kernel") ;;
