@@ -11,7 +11,8 @@
  * about VMMs.  What has to be known to call the functions:
  *
  *  - All or nothing.  A call of the ioctl that fails has changed no attribute and
- *    no byte of any page.  It may have removed pages of the range from host and
+ *    no byte of any page, unless it fails with EIO, i.e. the VM is dead: then a TD
+ *    may have lost memory.  It may have removed pages of the range from host and
  *    guest page tables; those fault back in by themselves.  A guest physical range
  *    that takes several calls is not converted as a whole: gmem_convert_gpa()
  *    says how far it came.
