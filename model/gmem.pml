@@ -698,7 +698,7 @@ commit:	for (p : lo .. hi) {
 		}
 	}
 
-#ifdef NO_GIVE_ORDER
+#ifdef NO_MAKE_SHARED_ORDER
 	for (p : lo .. hi) {
 		if
 		:: zero && cache[p] != NONE -> uptodate[cache[p]] = false
@@ -707,7 +707,8 @@ commit:	for (p : lo .. hi) {
 	}
 #endif
 
-give:	for (p : lo .. hi) {
+make_shared:
+	for (p : lo .. hi) {
 #ifdef NO_CACHE_LOCK
 		f = seen[p];
 #else
@@ -716,7 +717,7 @@ give:	for (p : lo .. hi) {
 #endif
 		if
 		:: f != NONE ->
-#ifndef NO_GIVE_LOCK
+#ifndef NO_MAKE_SHARED_LOCK
 			lock_folio(f);
 #endif
 #ifndef NO_COMMIT_FIRST
@@ -733,7 +734,7 @@ give:	for (p : lo .. hi) {
 #endif
 			:: else
 			fi;
-#ifndef NO_GIVE_LOCK
+#ifndef NO_MAKE_SHARED_LOCK
 			unlock_folio(f)
 #endif
 		:: else
