@@ -40,7 +40,7 @@ plot figures using (at("whole_way_to_private")):(per_page("vm")) title "old way:
 	"" using (at("to_private_untouched")):(per_page("guest_memfd")) title "in place, never allocated"
 
 steps = "0 25 50 75 100"
-set title "Guest faults while memory is converted"
+set title "Guest faults (KVM_PRE_FAULT_MEMORY) while memory is converted"
 set xlabel "time that another processor converts memory of the file"
 set ylabel "faults per second, against no conversions"
 set for [n=1:words(steps)] xtics (word(steps, n) . " %%" n)
