@@ -61,6 +61,11 @@ in_star() {
 	private_memory "$1" && [[ -z $(mmu_of "$1") && $1 != psp* && $1 != mirror* ]]
 }
 
+# owner_can_be_chosen: does the kernel that is built have kvm.vm_memory_attributes?
+owner_can_be_chosen() {
+	grep -rqsw vm_memory_attributes "$LINUX/virt/kvm" "$LINUX/arch/x86/kvm"
+}
+
 # known_owner NAME: may the attributes of memory be owned by it?  vm is the VM, gmem the
 # guest_memfd, default who it is if nobody tells the kernel.
 known_owner() {
