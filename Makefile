@@ -22,10 +22,10 @@ help: ## list what there is
 run: ## build everything and watch a guest and its VMM convert memory
 	@tools/run
 
-qemu: ## watch a Linux guest under QEMU keep its memory private
+qemu: ## watch a Linux guest under QEMU keep its memory private; ten minutes once that is built
 	@tools/qemu
 
-check: ## run the selftests, on each kernel, under each owner of the attributes
+check: ## run the selftests, on each kernel, under each owner of the attributes; half an hour
 	@tools/check
 
 kunit: ## run the kernel's tests of the attributes alone; seconds once their kernel stands
@@ -43,13 +43,13 @@ stress: export LIST := tests/stress.list
 stress: ## run the tests that look for rare failures, on kernels that see most; hours
 	@tools/check
 
-bench: ## measure what conversions cost, and compare with Documentation/bench.md
+bench: ## measure what conversions cost, and compare with Documentation/bench.md; half an hour
 	@bench/bench
 
 profile: ## show which functions execute the instructions of a figure of the benchmark
 	@bench/profile $(FIGURE)
 
-regress: ## run all KVM selftests on the base and on the series, and compare
+regress: ## run all KVM selftests on the base and on the series, and compare; an hour
 	@tools/regress
 
 tree: ## make BUILD/linux: the base with the series on top
@@ -67,7 +67,7 @@ selftests: tree ## build the KVM selftests that `make check` runs
 lint: tree ## check patches, scripts and lists; a minute or two
 	@tools/lint
 
-selfcheck: tree ## show that the harness sees hangs, panics, splats and failures
+selfcheck: tree ## show that the harness sees hangs, panics, splats and failures; minutes
 	@tools/selfcheck
 
 bisect: tree ## build every patch in every way that it can break; hours
@@ -93,8 +93,8 @@ debian: ## build Debian packages of the kernel, install them, boot what they ins
 #v ARCH=x86                of the test machine: make check ARCH=arm64, ARCH=i386
 #v VARIANT="plain debug plain+tdp_mmu=0 plain+npt=0"
 #v                         kernels to build and test, see configs/; none: no private memory;
-#v                         rmp, psp, mirror, rmp-debug...: with the patches of platform/, of
-#v                         which tree and export are then, too;
+#v                         rmp, psp, mirror, rmp-debug...: with the patches of platform/, by
+#v                         check, tree, export, kernel, selftests, lint and kunit;
 #v                         +tdp_mmu=0: without the TDP MMU; +npt=0: with shadow paging
 #v OWNER="vm gmem default" owners of the attributes to test: vm the VM, gmem the guest_memfd;
 #v                         default: as the kernel has it, for what has a + in its name

@@ -54,7 +54,11 @@ static void expect_cap(const char *what, int kvm, int vm, long cap, int wanted)
 
 static void test_caps(int kvm, int vm, int has_gmem)
 {
-	const int flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+	int flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+
+#ifdef GUEST_MEMFD_FLAG_HUGE		/* It comes with a later topic. */
+	flags |= GUEST_MEMFD_FLAG_HUGE;
+#endif
 
 #define EXPECT_CAP(cap, wanted)	expect_cap(#cap, kvm, vm, cap, wanted)
 	EXPECT_CAP(KVM_CAP_VM_TYPES, 1 << KVM_X86_DEFAULT_VM);

@@ -9,15 +9,25 @@ BUILD=$(realpath -m "${BUILD:-$TOP/build}")
 # A variant rmp*, psp* or mirror* is a kernel with the patches of platform/ on top of the series, see
 # Documentation/platform.md: they have a BUILD of their own, whose base is this tree.
 SERIES_TREE=${SERIES_TREE:-}
-if [[ ${VARIANT:-} =~ ^(rmp|psp|mirror) && -z $SERIES_TREE ]]; then
+# These know which kernels they want.
+[[ ! ${0##*/} =~ ^(bench|bisect|debian|model|mutants|profile|regress|run|selfcheck)$ ]] || unset VARIANT
+platform=0 others=0
+for variant in ${VARIANT:-}; do
+	if [[ $variant =~ ^(rmp|psp|mirror) ]]; then platform=1; else others=1; fi
+done
+if [[ $platform == 1 && -z $SERIES_TREE ]]; then
+	[[ $others == 0 ]] || { echo "VARIANT=$VARIANT: kernels with the patches of platform/ and others need a command each" >&2; exit 1; }
 	[[ -z ${TOPICS:-} ]] || { echo "VARIANT=$VARIANT needs the whole series: do without TOPICS=" >&2; exit 1; }
 	SERIES_TREE=$BUILD/linux BUILD=$BUILD/platform PATCHES=$TOP/platform
 	export SERIES_TREE BUILD PATCHES
 fi
+# Local work is dropped by a command that is there to do so, not by one that makes the tree first.
+[[ ${0##*/} =~ ^(tree|export|qemu|qemu-build)$ ]] || unset FORCE
 # Internal, i.e. not in `make help`: for tools that call others, and for tools/selfcheck.
 #   KSRC           the tree that is built: BUILD/linux, or else a work tree of it or of the base
 #   PATCHES        the patches: patches/ or platform/
 #   SERIES_TREE    the tree that those of platform/ go on top of
+#   BASE_TREE      the tree whose base is to be taken, for another state of the series in a BUILD of its own
 #   LIST           tools/check: tests/check.list
 #   SELFTESTS      tools/check: programs to take, instead of building them
 #   MUTANTS        tools/mutants: tests/mutants.list
@@ -127,6 +137,22 @@ run_logged() {
 	steps=$(grep -c '^  [A-Z]' "$log" || true)
 	[[ $steps -le $(cat "$log.steps" 2>/dev/null || echo 0) ]] || echo "$steps" >"$log.steps"
 	[[ $((SECONDS - start)) -lt 30 ]] || note "done after $(took $((SECONDS - start)))"
+}
+
+# vm_lines ARGUMENT...: of tools/vm, and its exit code as the last line, "@@ vm 0".  For a
+# process substitution, whose script says `trap vm_end EXIT` so as not to leave it behind.
+vm_lines() {
+	local machine rc=0
+
+	"$TOP/tools/vm" "$@" </dev/null &
+	machine=$!
+	trap 'kill $machine 2>/dev/null' EXIT
+	wait $machine || rc=$?
+	echo "@@ vm $rc"
+}
+
+vm_end() {
+	kill "$!" 2>/dev/null || true
 }
 
 # One builder at a time in one BUILD: two at once would poison each other.

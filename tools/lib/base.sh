@@ -3,12 +3,17 @@
 # nothing of the series yet.  For tools/tree alone, which holds the lock, and knows that
 # there is no local work.
 #
-# The platform's base is what is committed in BUILD/linux of the series.
+# The platform's base is what is committed in BUILD/linux of the series.  Another state of
+# the series has the base of BASE_TREE.
 #
 # environment: BASE=<kernel git tree or tarball>   instead of the file `base`
 #              BASE_SHA256=<hash>                  what the tarball must have
 
 . "$TOP/base"
+
+# The other tree, and what of it is the base.
+other=${SERIES_TREE:-${BASE_TREE:-}} other_base=base
+[[ -z $SERIES_TREE ]] || other_base=HEAD
 
 # The subject of the commit `base` names its origin, so nothing else needs to.
 origin() {
@@ -35,8 +40,8 @@ base_commit() {
 base_is_current() {
 	local subject origin
 
-	if [[ -n $SERIES_TREE ]]; then
-		[[ $(kgit rev-parse base) == $(git -C "$SERIES_TREE" rev-parse HEAD) ]]
+	if [[ -n $other ]]; then
+		[[ $(kgit rev-parse base) == $(git -C "$other" rev-parse "$other_base") ]]
 		return
 	fi
 	subject=$(kgit log -1 --format=%s base)
@@ -115,15 +120,32 @@ unpack() {
 	echo "$origin"
 }
 
+# clone_base: as BUILD/linux, instead of fetching it once more.  One that is there stays, as what
+# was built there would be built again.
+clone_base() {
+	local new=$LINUX
+
+	if [[ ! -e $LINUX ]]; then
+		need_space 10000 "building another state of the series"
+		new=$LINUX.new
+		rm -rf "$new"
+		git clone -q --template= --no-checkout "$other" "$new"
+		git -C "$new" config gc.auto 0
+		git -C "$new" config core.untrackedCache true
+	fi
+	git -C "$new" fetch -q --no-tags "$other" "$other_base"
+	echo applying >"$new/.git/series-stamp"
+	git -C "$new" tag -f base FETCH_HEAD >/dev/null
+	[[ $new != "$LINUX" ]] || return 0
+	git -C "$new" checkout -q -B series base
+	mv "$new" "$LINUX"
+}
+
 make_base() {
 	local new=$BUILD/linux.new name found
 
-	# No new tree for each change of the series: what is built there would be built again.
-	if [[ -n $SERIES_TREE ]]; then
-		LINUX=$SERIES_TREE clone_base "$BUILD"
-		kgit fetch -q "$SERIES_TREE" HEAD
-		echo applying >"$LINUX/.git/series-stamp"
-		kgit tag -f base FETCH_HEAD >/dev/null
+	if [[ -n $other ]]; then
+		clone_base
 		return
 	fi
 

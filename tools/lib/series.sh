@@ -57,21 +57,3 @@ base_worktree() {
 	worktree "$LINUX" "$1/linux"
 	git -C "$1/linux" checkout -q --detach "$(kgit rev-parse base)"
 }
-
-# clone_base NEWBUILD: for tools/tree to apply another series there.  The base is the
-# same: take the commit instead of fetching it once more.
-clone_base() {
-	local tree=$1/linux
-
-	mkdir -p "$1"
-	[[ ! -e $tree ]] || return 0
-	(BUILD=$1 need_space 10000 "building another state of the series")
-	rm -rf "$tree.new"
-	git clone -q --template= --no-checkout "$LINUX" "$tree.new"
-	git -C "$tree.new" config gc.auto 0
-	git -C "$tree.new" config core.untrackedCache true
-	git -C "$tree.new" checkout -q -B series base
-	# For tools/tree: the series is still to be applied.
-	echo applying >"$tree.new/.git/series-stamp"
-	mv "$tree.new" "$tree"
-}
