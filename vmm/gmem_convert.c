@@ -311,7 +311,7 @@ static const char *explain(int error)
 	case ENOTTY:
 		return "not a guest_memfd, or the kernel is too old, or the VM owns the attributes";
 	case ENOMEM:
-		return "no memory to record the new attributes";
+		return "no memory to record the new attributes, or to split a huge page";
 	case EIO:
 		return "the VM is dead or KVM has stopped it";
 	case ENXIO:

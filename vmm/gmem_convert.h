@@ -13,9 +13,9 @@
  *  - All or nothing.  A call of the ioctl that fails has changed no attribute and
  *    no byte of any page, unless it fails with EIO, i.e. the VM is dead: then a TD
  *    may have lost memory.  It may have removed pages of the range from host and
- *    guest page tables; those fault back in by themselves.  A guest physical range
- *    that takes several calls is not converted as a whole: gmem_convert_gpa()
- *    says how far it came.
+ *    guest page tables, and what shares a huge page with the range; those fault back
+ *    in by themselves.  A guest physical range that takes several calls is not
+ *    converted as a whole: gmem_convert_gpa() says how far it came.
  *
  *  - Contents.  Without a content mode (0) nothing is promised about the bytes
  *    after a successful conversion.  What a converted page happens to hold
@@ -43,11 +43,16 @@
  *    Convert around it, or the range without a mode; an access to the page
  *    raises SIGBUS or a machine check.
  *
- *  - EAGAIN, to private only: a page is in use outside the guest.  A user is
+ *  - EAGAIN, to private: a page is in use outside the guest.  A user is
  *    anything that holds a reference: O_DIRECT or io_uring I/O in flight, a
  *    page spliced into a pipe, a VFIO mapping, or the kernel itself for a
  *    moment.  Host mappings (page table entries) are no such users; KVM removes
  *    them.
+ *
+ *    A file with huge pages (GUEST_MEMFD_FLAG_HUGE) fails so in both directions if a
+ *    part of a huge page is converted, and any page of it is in use: error_offset is
+ *    the first page of the range in that huge page, and the user may hold a page of
+ *    it that is outside of the range.
  *
  *    The kernel does not wait for references to go away: it flushes what it holds
  *    itself, looks, and answers at once.  The waiting is done here, without any
@@ -122,7 +127,8 @@ enum gmem_support {
 
 	/*
 	 * The question could not be asked, errno says why: not a VM's fd
-	 * (ENOTTY, EINVAL), a VM that is dead (EIO), no file descriptor left ...
+	 * (ENOTTY, EINVAL), a VM that is dead, or of another process, where a
+	 * conversion would work nevertheless (EIO), no file descriptor left ...
 	 */
 	GMEM_PROBE_FAILED
 };
@@ -209,12 +215,13 @@ enum gmem_busy_action {
  * try, struct gmem_report has what it would have been told.
  *
  * @opaque: gmem_retry.opaque.
- * @report: how it stands.  error_offset is the first page that is in use, tries is
- *          1 after the first try.
+ * @report: how it stands.  error_offset is the first page that is in use, or whose
+ *          huge page is, tries is 1 after the first try.
  *
  * KVM reports one page a try.  Drop everything from error_offset to the end of the
  * range at once where that is possible, or give gmem_retry.max_tries room for one
- * page a try.
+ * page a try.  If the file has huge pages, begin where the 2 MiB of the file do that
+ * error_offset is in, and end where those of the range's last page do.
  *
  * References are often dropped later than the call that should drop them
  * returns (an I/O that is being cancelled).  That is what the retries are for.
@@ -278,10 +285,11 @@ extern const struct gmem_retry gmem_retry_default;
  *  -EOPNOTSUPP  the VM cannot give @mode in this direction, or not at this time;
  *           error_offset is @offset
  *  -EHWPOISON  with a @mode: a page is poisoned; error_offset is the first one
- *  -EAGAIN  to private: a page was still in use after the last try, or the
- *           callback gave up; error_offset is the first page that was
- *  -ENOMEM  no memory to record the new attributes (the caller's memcg limit counts);
- *           error_offset is @offset
+ *  -EAGAIN  a page was still in use after the last try, or the callback gave up;
+ *           error_offset is the first page that was.  To shared only for a part of
+ *           a huge page
+ *  -ENOMEM  no memory to record the new attributes, or to split a huge page (the
+ *           caller's memcg limit counts); error_offset is @offset
  *  -EINTR   a fatal signal is pending, i.e. the caller never sees this
  */
 int gmem_convert(int gmem_fd, uint64_t offset, uint64_t size, bool to_private,

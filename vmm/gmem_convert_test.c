@@ -410,6 +410,11 @@ static void test_retry_ends_with_success(void)
 	expect_eq(report.tries, 3);
 	expect(!report.has_error_offset);
 	expect_eq(report.error_offset, 0);
+
+	/* To shared, as for a part of a huge page that is in use. */
+	MOCK_ANSWERS({ EAGAIN, 0x1000 }, { 0 });
+	expect_eq(gmem_make_shared(GMEM_FD, 0x1000, PAGE, 0, NULL, &report), 0);
+	expect_eq(mock.calls, 2);
 }
 
 static void test_retry_limits(void)

@@ -339,10 +339,16 @@ static void run_guest(struct vm *vm)
 	unsigned int faults = 0;
 
 	for (;;) {
-		/* KVM_EXIT_MEMORY_FAULT is the one exit that comes with an error. */
+		/*
+		 * KVM_EXIT_MEMORY_FAULT is the one exit that comes with an error:
+		 * EFAULT, or EHWPOISON, which asks for nothing.
+		 */
 		if (ioctl(vm->vcpu_fd, KVM_RUN, 0)) {
 			if (errno == EINTR)
 				continue;
+			if (errno == EHWPOISON && run->exit_reason == KVM_EXIT_MEMORY_FAULT)
+				fail("the guest's memory at 0x%llx is poisoned",
+				     (unsigned long long)run->memory_fault.gpa);
 			if (errno != EFAULT || run->exit_reason != KVM_EXIT_MEMORY_FAULT)
 				fail_errno("KVM_RUN");
 			handle_memory_fault(vm, ++faults);
