@@ -137,13 +137,15 @@ byte users;			/* references to the file */
  * call took place at its commit; ANY if the host, or the guest in shared memory, wrote
  * to it during such a call, as that may be lost.  zeroing[]: such calls.  contained:
  * pages that memory failure is done with.  looking: pages whose users a conversion is
- * looking for; a fault that starts now doesn't become one.
+ * looking for; a fault that starts now doesn't become one.  putting[]: references that
+ * faults are about to put, having unlocked the folio.
  */
 byte gup[NF], held[NF];
 byte contents[NP] = ZEROES;
 byte zeroing[NP];
 byte contained;
 byte looking;
+byte putting[NF];
 
 /* ---- locks and references */
 
@@ -503,6 +505,9 @@ look:
 #endif
 #ifndef NO_LOOK_WAIT
 			lock_folio(f);
+#ifndef NO_PUT_WAIT
+			putting[f] == 0;
+#endif
 #endif
 			atomic { n = refs[f]; user = gup[f] > 0 || poison[f] }
 			if
@@ -563,6 +568,9 @@ check:	for (p : lo .. hi) {
 #endif
 #ifndef NO_CHECK_LOCK
 			lock_folio(f);
+#ifndef NO_PUT_WAIT
+			putting[f] == 0;
+#endif
 			if
 #ifndef NO_CHECK_LOCKED
 			:: atomic {
@@ -914,12 +922,24 @@ fault:
 	:: else
 	fi;
 #endif
-#ifndef NO_PUT_FIRST
+#ifdef NO_PUT_LAST
 	put_folio(f);
-	unlock_folio(f);
-#else
-	unlock_folio(f);
-	put_folio(f);
+#endif
+	d_step {
+		unlock_folio(f);
+#if EAGAIN_CHECK && !defined(NO_PUT_AT_ONCE)
+		putting[f]++
+#endif
+	}
+	/* Waking those that wait for the lock writes to the folio. */
+	assert(LIFE || refs[f] > 0);
+#if !defined(NO_PUT_AT_ONCE) && !defined(NO_PUT_LAST)
+	d_step {
+		__put_folio(f);
+#if EAGAIN_CHECK
+		putting[f]--
+#endif
+	}
 #endif
 	users--;
 
@@ -935,7 +955,11 @@ install:
 		!mmu_locked;
 		if
 #ifndef NO_RECHECK
-		:: RETRY(p, s) || STALE_ROOT(r) -> goto retry
+		:: RETRY(p, s) || STALE_ROOT(r) ->
+#ifdef NO_PUT_AT_ONCE
+			put_folio(f);
+#endif
+			goto retry
 #endif
 		:: else ->
 			d_step {
@@ -949,6 +973,9 @@ install:
 				assert(LIFE || cache[p] == f);
 				assert(I12 || !((contained >> p) & 1) || !poison[f])
 			}
+#ifdef NO_PUT_AT_ONCE
+			put_folio(f)
+#endif
 		fi
 	}
 	srcu--;

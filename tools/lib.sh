@@ -148,6 +148,7 @@ vm_lines() {
 	machine=$!
 	trap 'kill $machine 2>/dev/null' EXIT
 	wait $machine || rc=$?
+	trap - EXIT
 	echo "@@ vm $rc"
 }
 
