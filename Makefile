@@ -43,7 +43,7 @@ stress: export LIST := tests/stress.list
 stress: ## run the tests that look for rare failures, on kernels that see most; hours
 	@tools/check
 
-bench: ## measure what conversions cost, and compare with Documentation/bench.md; half an hour
+bench: ## measure what conversions cost, and compare with Documentation/bench.md; a quarter of an hour
 	@bench/bench
 
 profile: ## show which functions execute the instructions of a figure of the benchmark
