@@ -28,6 +28,7 @@ fi
 #   PATCHES        the patches: patches/ or platform/
 #   SERIES_TREE    the tree that those of platform/ go on top of
 #   BASE_TREE      the tree whose base is to be taken, for another state of the series in a BUILD of its own
+#   TIP            tools/export: the branch to take, for tools/tree
 #   LIST           tools/check: tests/check.list
 #   SELFTESTS      tools/check: programs to take, instead of building them
 #   MUTANTS        tools/mutants: tests/mutants.list
