@@ -43,8 +43,8 @@ JOBS=${JOBS:-$(nproc)}
 export LC_ALL=C TZ=UTC
 
 # Nobody's git configuration, hooks or editor may change what is built from the
-# patches or written to them.
-export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0
+# patches or written to them; this one is the tools' own.
+export GIT_CONFIG_GLOBAL=$TOP/tools/lib/gitconfig GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0
 export GIT_COMMITTER_NAME=queue GIT_COMMITTER_EMAIL=queue@localhost
 
 die() {
