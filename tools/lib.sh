@@ -68,22 +68,49 @@ arguments() {
 }
 
 # The architecture of the test machine, as the kernel calls it: the image to boot, where
-# all that is built for it goes, and the kernels to test.
+# all that is built for it goes, what emulates it, and the kernels to test.
 ARCH=${ARCH:-x86}
 # shellcheck disable=SC2034
 case $ARCH in
 x86 | x86_64)
-	ARCH=x86 IMAGE=arch/x86/boot/bzImage OUT=$BUILD
+	ARCH=x86 IMAGE=arch/x86/boot/bzImage OUT=$BUILD EMULATOR=qemu-system-x86_64
 	VARIANTS=${VARIANT:-plain debug plain+tdp_mmu=0 plain+npt=0} ;;
 i386)
-	IMAGE=arch/x86/boot/bzImage OUT=$BUILD/i386
+	IMAGE=arch/x86/boot/bzImage OUT=$BUILD/i386 EMULATOR=qemu-system-x86_64
 	VARIANTS=${VARIANT:-i386} ;;
 arm64)
-	IMAGE=arch/arm64/boot/Image OUT=$BUILD/arm64
+	IMAGE=arch/arm64/boot/Image OUT=$BUILD/arm64 EMULATOR=qemu-system-aarch64
 	VARIANTS=${VARIANT:-arm64} CROSS_COMPILE=${CROSS_COMPILE:-aarch64-linux-gnu-} ;;
 *) die "ARCH=$ARCH: x86, i386 or arm64" ;;
 esac
 export ARCH CROSS_COMPILE=${CROSS_COMPILE:-}
+
+# mmu_parameters VARIANT: those of the kernel's command line that say how KVM is to manage memory.
+mmu_parameters() {
+	case $(mmu_of "$1") in
+	'') ;;
+	tdp_mmu=0) echo kvm.tdp_mmu=0 ;;
+	npt=0) echo kvm_amd.npt=0 kvm_intel.ept=0 ;;
+	*) die "VARIANT=$1: +tdp_mmu=0 or +npt=0, if anything" ;;
+	esac
+}
+
+# known_variants VARIANT...: die if one of them can't be built here, before any is.
+known_variants() {
+	local variant kernel fragment fragments
+
+	for variant; do
+		kernel=$(kernel_of "$variant")
+		mapfile -t fragments < <(fragments "$variant")
+		for fragment in "${fragments[@]}"; do
+			[[ -r $fragment ]] || die "VARIANT=$variant: no $fragment; there is: $(cd "$TOP/configs" && echo ./*.config)"
+		done
+		[[ " ${fragments[*]} " == *"/$ARCH.config "* ]] || die "VARIANT=$variant is not for ARCH=$ARCH"
+		[[ $kernel == rmp* && -n $SERIES_TREE || $kernel != rmp* && -z $SERIES_TREE ]] ||
+			die "VARIANT=$variant: kernels with the patches of platform/ and others are built in different trees, and not by one command"
+		mmu_parameters "$variant" >/dev/null
+	done
+}
 
 # need_space MIB WHAT: a full disk in the middle of a build is hard to read.
 need_space() {

@@ -80,6 +80,9 @@ check_hash() {
 unpack_debian() {
 	local deb=$BUILD/$package.deb found
 
+	# These can't be had everywhere.
+	[[ -e $deb ]] || type -P apt-get dpkg-deb >/dev/null ||
+		die "the source comes from Debian's archive, by apt-get and dpkg-deb, which this machine doesn't have: 'make tree BASE=<kernel git tree or tarball>'"
 	need dpkg-deb xz
 	if [[ ! -e $deb ]]; then
 		fetch_deb "$deb.part"

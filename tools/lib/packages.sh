@@ -10,6 +10,9 @@ package_of() {
 	sphinx-build) echo python3-sphinx ;;
 	busybox) echo busybox-static ;;
 	xz) echo xz-utils ;;
+	flock) echo util-linux ;;
+	dpkg-deb) echo dpkg ;;
+	apt-get) echo apt ;;
 	depmod) echo kmod ;;
 	dpkg-buildpackage) echo dpkg-dev ;;
 	dh) echo debhelper ;;
@@ -51,6 +54,17 @@ need() {
 	apt_install "${packages[@]}" ||
 		{ apt-get update && apt_install "${packages[@]}"; } >>"$BUILD/apt.log" 2>&1 ||
 		die "cannot install ${packages[*]}: see $BUILD/apt.log (network? disk space?)"
+}
+
+# need_machine: what tools/vm boots the test machine with, for a tool to look for it before it
+# builds for long.
+need_machine() {
+	local version
+
+	need "$EMULATOR" cpio
+	version=$("$EMULATOR" --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')
+	printf '7.2\n%s\n' "$version" | sort -CV || die "QEMU $version is too old to emulate virtualization: 7.2 is needed"
+	"$TOP/tools/busybox" >/dev/null
 }
 
 # apt_private DIR COMMAND...: with the configuration that apt_configure made there.

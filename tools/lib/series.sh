@@ -29,6 +29,17 @@ series_topics() {
 	sed -n 's|^\([^# ][^ ]*\)/.*|\1|p' "$PATCHES/series" | uniq
 }
 
+# need_topic NAME...: die if one of these will not be there, before anything is built.
+need_topic() {
+	local topic topics
+
+	topics=$(series_names | sed -n 's|/[^/]*$||p' | uniq | xargs)
+	for topic; do
+		[[ " $topics " == *" $topic "* ]] ||
+			die "this needs the topic $topic, which ${TOPICS:+TOPICS=$TOPICS of }$PATCHES/series does not have"
+	done
+}
+
 # What the patches are, as "hash name", no matter in which topic.
 patch_hashes() {
 	series_files | xargs -r -d '\n' sha256sum | sed 's|  .*/| |' | sort
