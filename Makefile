@@ -107,7 +107,7 @@ debian: ## build Debian packages of the kernel, install them, boot what they ins
 #v KERNEL=                 make profile: of the series, or with KERNEL=base of the base, for guest faults
 #v SIZE=1M                 make profile: the range, for figures that do not name it
 #v LIMIT=                  make regress, make mutants: seconds for each test (120); make profile: for each
-#v                         profile (30); make run (120), make qemu (300): seconds of silence
+#v                         profile (30); make run (240), make qemu (300): seconds of silence
 #v                         after which the machine counts as hung
 #v CONFIG=                 make debian: the kernel's configuration, a file
 #v SUITE=bookworm          make debian: the Debian to install into
