@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
+/* struct timespec and nanosleep(), which -std=c11 hides otherwise. */
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#endif
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

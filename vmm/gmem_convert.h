@@ -4,8 +4,9 @@
  *
  * Two files, gmem_convert.h and gmem_convert.c, meant to be copied into a VMM.
  * They need libc and any linux/kvm.h, also one that is older than the interface:
- * what it lacks is defined here.  C99 and C++11 can include this header.  There is no
- * global state: every function may be called from several threads at once.
+ * what it lacks is defined here.  C99 and C++11 can include this header; compile the
+ * .c as C, C11 or later, also in a C++ program.  There is no global state: every
+ * function may be called from several threads at once.
  *
  * Documentation/vmm-guide.md, of the repository that has these files in vmm/, says more
  * about VMMs.  What has to be known to call the functions:
