@@ -18,11 +18,20 @@
 /*
  * What a linux/kvm.h lacks that is older than the interface.  A structure cannot
  * be asked for by name, but it comes with the ioctl that takes it.  The numbers
- * of these ioctls are the same in all kernels that have them.  Those of the
- * interface's capabilities are not, so this file asks for none of them.
+ * of these ioctls are the same in all kernels that have them, and so are those of
+ * the two capabilities, which came with guest_memfd.  The numbers of the interface's
+ * own capabilities are not, so this file asks for none of them.
  */
 #ifndef KVM_MEMORY_ATTRIBUTE_PRIVATE
 #define KVM_MEMORY_ATTRIBUTE_PRIVATE	(1ULL << 3)
+#endif
+
+#ifndef KVM_CAP_MEMORY_ATTRIBUTES
+#define KVM_CAP_MEMORY_ATTRIBUTES	233
+#endif
+
+#ifndef KVM_CAP_GUEST_MEMFD
+#define KVM_CAP_GUEST_MEMFD		234
 #endif
 
 #ifndef KVM_CREATE_GUEST_MEMFD
@@ -64,6 +73,8 @@ CHECK(offsetof(struct kvm_memory_attributes2, error_offset) == 32);
 CHECK(offsetof(struct kvm_memory_attributes2, reserved) == 40);
 CHECK(KVM_SET_MEMORY_ATTRIBUTES2 == 0xc080aed2);
 CHECK(KVM_MEMORY_ATTRIBUTE_PRIVATE == 8);
+CHECK(KVM_CAP_MEMORY_ATTRIBUTES == 233);
+CHECK(KVM_CAP_GUEST_MEMFD == 234);
 CHECK(KVM_SET_MEMORY_ATTRIBUTES2_ZERO == 1);
 CHECK(KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE == 2);
 
@@ -99,17 +110,45 @@ static int convert_scratch(int fd, bool to_private, uint64_t mode)
 	return -gmem_convert(fd, 0, page_size(), to_private, mode, &once, NULL);
 }
 
+/*
+ * A conversion has failed with ENOTTY, which comes before anything else that KVM
+ * checks: why, and would another parameter help this VM?
+ */
+static enum gmem_support explain_enotty(int vm_fd)
+{
+	int attributes;
+
+	if (access(PARAMETERS "vm_memory_attributes", F_OK) &&
+	    access(PARAMETERS "gmem_in_place_conversion", F_OK))
+		return GMEM_NO_FEATURE;
+
+	/* The VM is the owner, so this is what its type has. */
+	attributes = ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MEMORY_ATTRIBUTES);
+	if (attributes < 0)
+		return GMEM_PROBE_FAILED;
+	if (!(attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE))
+		return GMEM_NO_PRIVATE_MEMORY;
+
+	return GMEM_VM_OWNS_STATE;
+}
+
 enum gmem_support gmem_probe(int vm_fd)
 {
-	int fd, error;
+	int fd, error, r;
 
-	/* Every VM answers this, and only a VM tells ENOTTY below from "too old". */
-	if (ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_USER_MEMORY) < 0)
+	/*
+	 * Asked, because what KVM_CREATE_GUEST_MEMFD returns where it does not
+	 * exist depends on the architecture: ENOTTY, but EINVAL on arm64 and RISC-V.
+	 */
+	r = ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_GUEST_MEMFD);
+	if (r < 0)
 		return GMEM_PROBE_FAILED;
+	if (!r)
+		return GMEM_NO_FEATURE;
 
 	fd = open_scratch(vm_fd);
 	if (fd < 0)
-		return errno == ENOTTY ? GMEM_NO_FEATURE : GMEM_PROBE_FAILED;
+		return GMEM_PROBE_FAILED;
 
 	error = convert_scratch(fd, true, 0);
 	close(fd);
@@ -120,11 +159,7 @@ enum gmem_support gmem_probe(int vm_fd)
 	case EINVAL:
 		return GMEM_NO_PRIVATE_MEMORY;
 	case ENOTTY:
-		/* A parameter that could make it work is there, or is not. */
-		if (!access(PARAMETERS "vm_memory_attributes", F_OK) ||
-		    !access(PARAMETERS "gmem_in_place_conversion", F_OK))
-			return GMEM_VM_OWNS_STATE;
-		return GMEM_NO_FEATURE;
+		return explain_enotty(vm_fd);
 	}
 
 	errno = error;
@@ -139,7 +174,7 @@ const char *gmem_support_str(enum gmem_support support)
 	case GMEM_NO_FEATURE:
 		return "this kernel cannot convert memory through guest_memfd";
 	case GMEM_VM_OWNS_STATE:
-		return "this kernel can convert through guest_memfd, but the VM owns the attributes: load kvm with vm_memory_attributes=0 (or gmem_in_place_conversion=1, whichever parameter it has)";
+		return "this kernel can convert through guest_memfd, but the VM owns the attributes: set kvm.vm_memory_attributes=0 (or kvm.gmem_in_place_conversion=1, whichever parameter it has)";
 	case GMEM_NO_PRIVATE_MEMORY:
 		return "this kernel can convert through guest_memfd, but a VM of this type has no private memory";
 	case GMEM_PROBE_FAILED:

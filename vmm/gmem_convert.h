@@ -123,7 +123,10 @@ enum gmem_support {
 	 */
 	GMEM_VM_OWNS_STATE,
 
-	/* The kernel can, but a VM of this type has no private memory; perhaps none has. */
+	/*
+	 * The kernel can, but a VM of this type has no private memory; perhaps none
+	 * has.  No parameter changes that.
+	 */
 	GMEM_NO_PRIVATE_MEMORY,
 
 	/*
@@ -141,8 +144,9 @@ enum gmem_support {
  * that is closed again, so the answer is right for every kernel that has the
  * ioctl, whatever the number of its capability is and whatever linux/kvm.h this
  * was compiled with.  Where the answer is no, /sys/module/kvm/parameters/ tells
- * a kernel that lacks the feature from one whose administrator has to change the
- * parameter.
+ * a kernel that lacks the feature from one where the VM owns the attributes, and
+ * KVM_CAP_MEMORY_ATTRIBUTES tells whether this VM has private memory at all, i.e.
+ * whether the administrator has a reason to change the parameter.
  *
  * A VMM that confines itself (seccomp) calls this before, or allows
  * KVM_CREATE_GUEST_MEMFD.

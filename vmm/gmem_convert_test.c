@@ -7,6 +7,7 @@
  * printed, and the case goes on.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,10 @@
 
 #define CREATE_GUEST_MEMFD	0xc040aed4ul
 #define SET_ATTRIBUTES2		0xc080aed2ul
+
+/* As KVM numbers them, whatever linux/kvm.h this is compiled with. */
+#define CAP_MEMORY_ATTRIBUTES	233
+#define CAP_GUEST_MEMFD		234
 
 #define PAGE		0x1000ull
 #define VM_FD		100
@@ -67,8 +72,13 @@ struct answer {
 static struct {
 	/* What the kernel and the VM are like, for probes. */
 	int vm_error;		/* not a VM, or a dead one: errno of everything */
+	bool no_guest_memfd;
 	int create_error;
-	int scratch_error;	/* of every conversion of the scratch file */
+	unsigned int creates_before_error;
+	int scratch_error;	/* of every conversion of the scratch file, */
+	int mode_error;		/* and of those with a content mode alone */
+	bool vm_owns;
+	int attributes_error;	/* of KVM_CAP_MEMORY_ATTRIBUTES */
 	bool private_memory;
 	bool knows_modes;
 	uint64_t modes[2];	/* to shared, to private */
@@ -84,7 +94,9 @@ static struct {
 	int fds[64];
 	unsigned int sleeps;
 	uint64_t slept_us, sleep_us[64];
+	unsigned int creates, scratch_calls;
 	int open_scratch_files;
+	bool scratch_cloexec;
 	bool bad_args;
 } mock;
 
@@ -98,8 +110,16 @@ static int convert_scratch(const struct attributes2 *args)
 {
 	bool to_private = args->attributes;
 
+	mock.scratch_calls++;
+	/* Another thread may execute a program at any time. */
+	mock.bad_args |= !mock.scratch_cloexec;
+
 	if (mock.scratch_error)
 		return mock.scratch_error;
+	if (mock.vm_owns)
+		return ENOTTY;
+	if (args->flags && mock.mode_error)
+		return mock.mode_error;
 	if (args->flags & ~(ZERO | PRESERVE) || args->flags == (ZERO | PRESERVE))
 		return EINVAL;
 	if (args->flags && !mock.knows_modes)
@@ -135,10 +155,33 @@ static int convert(int fd, struct attributes2 *args)
 	return result(answer->error);
 }
 
+static int check_extension(unsigned long cap)
+{
+	switch (cap) {
+	case CAP_GUEST_MEMFD:
+		return !mock.no_guest_memfd;
+	case CAP_MEMORY_ATTRIBUTES:
+		if (mock.attributes_error)
+			return result(mock.attributes_error);
+		return mock.vm_owns && mock.private_memory ? 8 : 0;
+	}
+
+	return 0;
+}
+
+static int create_guest_memfd(const struct create *args)
+{
+	mock.bad_args |= args->size != PAGE || args->flags;
+	if (mock.create_error && mock.creates++ >= mock.creates_before_error)
+		return result(mock.create_error);
+	mock.open_scratch_files++;
+	mock.scratch_cloexec = false;
+	return SCRATCH_FD;
+}
+
 int __wrap_ioctl(int fd, unsigned long request, ...);
 int __wrap_ioctl(int fd, unsigned long request, ...)
 {
-	struct create *create;
 	va_list list;
 	void *arg;
 
@@ -149,15 +192,9 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	if (fd == VM_FD && mock.vm_error)
 		return result(mock.vm_error);
 	if (fd == VM_FD && request == KVM_CHECK_EXTENSION)
-		return 1;
-	if (fd == VM_FD && request == CREATE_GUEST_MEMFD) {
-		create = arg;
-		mock.bad_args |= create->size != PAGE || create->flags;
-		if (mock.create_error)
-			return result(mock.create_error);
-		mock.open_scratch_files++;
-		return SCRATCH_FD;
-	}
+		return check_extension((unsigned long)arg);
+	if (fd == VM_FD && request == CREATE_GUEST_MEMFD)
+		return create_guest_memfd(arg);
 	if (fd != VM_FD && request == SET_ATTRIBUTES2)
 		return convert(fd, arg);
 	return result(ENOTTY);
@@ -202,8 +239,12 @@ int __wrap_close(int fd)
 int __wrap_fcntl(int fd, int cmd, ...);
 int __wrap_fcntl(int fd, int cmd, ...)
 {
-	(void)fd;
-	(void)cmd;
+	va_list list;
+
+	va_start(list, cmd);
+	if (fd == SCRATCH_FD && cmd == F_SETFD && va_arg(list, int) == FD_CLOEXEC)
+		mock.scratch_cloexec = true;
+	va_end(list);
 	return 0;
 }
 
@@ -273,11 +314,11 @@ static void test_probe_without_modes(void)
 static void test_probe_vm_owns_attributes(void)
 {
 	mock_kernel("vm_memory_attributes");
-	mock.scratch_error = ENOTTY;
+	mock.vm_owns = true;
 	expect_probe(GMEM_VM_OWNS_STATE, 0, 0);
 
 	mock_kernel("gmem_in_place_conversion");
-	mock.scratch_error = ENOTTY;
+	mock.vm_owns = true;
 	expect_probe(GMEM_VM_OWNS_STATE, 0, 0);
 }
 
@@ -288,9 +329,12 @@ static void test_probe_no_feature(void)
 	mock.scratch_error = ENOTTY;
 	expect_probe(GMEM_NO_FEATURE, 0, 0);
 
-	/* and no guest_memfd at all. */
+	/* and no guest_memfd at all, whatever error its ioctl has then. */
 	mock_kernel(NULL);
+	mock.no_guest_memfd = true;
 	mock.create_error = ENOTTY;
+	expect_probe(GMEM_NO_FEATURE, 0, 0);
+	mock.create_error = EINVAL;
 	expect_probe(GMEM_NO_FEATURE, 0, 0);
 }
 
@@ -298,6 +342,10 @@ static void test_probe_no_private_memory(void)
 {
 	mock_kernel_with_modes();
 	mock.private_memory = false;
+	expect_probe(GMEM_NO_PRIVATE_MEMORY, 0, 0);
+
+	/* Not "change the parameter", which would not help. */
+	mock.vm_owns = true;
 	expect_probe(GMEM_NO_PRIVATE_MEMORY, 0, 0);
 }
 
@@ -324,9 +372,50 @@ static void test_probe_fails(void)
 	mock.create_error = EMFILE;
 	expect_probe_fails(EMFILE);
 
+	/* Not a VM's descriptor, but one that answers KVM_CHECK_EXTENSION. */
+	mock_kernel_with_modes();
+	mock.create_error = EINVAL;
+	expect_probe_fails(EINVAL);
+
 	mock_kernel_with_modes();
 	mock.scratch_error = ENOMEM;
 	expect_probe_fails(ENOMEM);
+
+	/* A VM that dies meanwhile. */
+	mock_kernel_with_modes();
+	mock.vm_owns = true;
+	mock.attributes_error = EIO;
+	expect_probe_fails(EIO);
+}
+
+/* Nobody else has the scratch file: there is nothing to wait for. */
+static void test_probe_tries_once(void)
+{
+	mock_kernel_with_modes();
+	mock.scratch_error = EAGAIN;
+	errno = 0;
+	expect_eq(gmem_probe(VM_FD), GMEM_PROBE_FAILED);
+	expect_eq(errno, EAGAIN);
+	expect_eq(mock.scratch_calls, 1);
+	expect_eq(mock.sleeps, 0);
+}
+
+/* What is neither yes nor no must not be taken for no. */
+static void test_content_modes_fail(void)
+{
+	mock_kernel_with_modes();
+	mock.mode_error = ENOMEM;
+	expect_eq(gmem_probe(VM_FD), GMEM_SUPPORTED);
+	expect_eq(gmem_content_modes(VM_FD, false), -ENOMEM);
+	expect_eq(gmem_content_modes(VM_FD, true), -ENOMEM);
+	expect_eq(mock.open_scratch_files, 0);
+
+	/* No descriptor left after the probe. */
+	mock_kernel_with_modes();
+	mock.create_error = EMFILE;
+	mock.creates_before_error = 1;
+	expect_eq(gmem_content_modes(VM_FD, true), -EMFILE);
+	expect_eq(mock.open_scratch_files, 0);
 }
 
 static void test_strings(void)
@@ -902,6 +991,8 @@ static const struct {
 	{ "probe: a kernel without the feature", test_probe_no_feature },
 	{ "probe: a VM type without private memory", test_probe_no_private_memory },
 	{ "probe: a question that cannot be asked", test_probe_fails },
+	{ "probe: one try", test_probe_tries_once },
+	{ "probe: content modes that cannot be found out", test_content_modes_fail },
 	{ "strings of probes and modes", test_strings },
 	{ "arguments reach the kernel", test_arguments },
 	{ "EAGAIN: the default is bounded, and sleeps", test_default_is_bounded_and_sleeps },

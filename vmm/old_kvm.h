@@ -11,6 +11,5 @@
 
 #define KVMIO			0xAE
 #define KVM_CHECK_EXTENSION	_IO(KVMIO, 0x03)
-#define KVM_CAP_USER_MEMORY	3
 
 #endif

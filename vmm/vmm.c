@@ -132,7 +132,7 @@ static void usage(FILE *to)
 		"\n"
 		"Run a small guest whose memory changes between private and shared in place,\n"
 		"and show what host and guest see.  Needs access to /dev/kvm, on a kernel with\n"
-		"guest_memfd in-place conversion and kvm loaded with vm_memory_attributes=0.\n"
+		"guest_memfd in-place conversion and kvm.vm_memory_attributes=0.\n"
 		"\n"
 		"exit status: %d every step went as promised\n"
 		"             %d a step did not; the last line says which\n"
