@@ -345,7 +345,7 @@ static const char *explain(int error)
 	case EINVAL:
 		return "range unaligned, empty or beyond the end, or not a content mode, or a VM without private memory";
 	case EOPNOTSUPP:
-		return "content mode not available for this VM type, direction or time";
+		return "content mode not available for this VM type, direction or time, or no guest_memfd";
 	case EHWPOISON:
 		return "page is poisoned, its contents are lost";
 	case ENOTTY:
@@ -457,21 +457,41 @@ bool gmem_split_next(struct gmem_split *split, struct gmem_piece *piece)
 	return true;
 }
 
+/* 0, or the errno with which a piece without guest_memfd ends the call. */
+static int check_without_gmem(const struct gmem_gpa_report *report)
+{
+	if (report->to_private)
+		return ENXIO;
+
+	/* It is shared as it is, but KVM promises nothing about its bytes. */
+	return report->mode ? EOPNOTSUPP : 0;
+}
+
 static int check_gpa(const struct gmem_slot *slots, size_t nr_slots,
 		     struct gmem_gpa_report *report)
 {
 	struct gmem_piece piece;
 	struct gmem_split split;
+	int error;
 
 	if ((report->gpa | report->size) & (page_size() - 1))
 		return EINVAL;
 	if (gmem_split_begin(&split, slots, nr_slots, report->gpa, report->size))
 		return EINVAL;
 
-	while (report->to_private && gmem_split_next(&split, &piece)) {
-		if (piece.gmem_fd < 0) {
+	/* KVM would say so, but there may be nothing to ask KVM for. */
+	if (report->mode && report->mode != KVM_SET_MEMORY_ATTRIBUTES2_ZERO &&
+	    report->mode != KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE)
+		return EINVAL;
+
+	while (gmem_split_next(&split, &piece)) {
+		if (piece.gmem_fd >= 0)
+			continue;
+
+		error = check_without_gmem(report);
+		if (error) {
 			report->error_gpa = piece.gpa;
-			return ENXIO;
+			return error;
 		}
 	}
 

@@ -34,7 +34,8 @@
  *    type, on the direction (no VM gives ZERO to private), and on the time
  *    (PRESERVE to private ends where a confidential VM is finalized).
  *    gmem_content_modes() says what there is.  Do without, or take another mode;
- *    trying again does not help.
+ *    trying again does not help.  No VM gives one for addresses without a
+ *    guest_memfd, see gmem_convert_gpa().
  *
  *  - A kernel can have the conversion without content modes; then every mode is
  *    EINVAL, and gmem_content_modes() returns 0.  gmem_probe() does not care.
@@ -411,9 +412,11 @@ struct gmem_gpa_report {
  * Pieces are not undone when a later one fails.
  *
  * Before anything is converted, all of the range is checked: it must be page
- * aligned, and to private all of it must have a guest_memfd.  To shared, what has
- * none is skipped: KVM takes such addresses for shared in any case, and guests
- * ask for it, e.g. for device memory.
+ * aligned, and to private, or with a content mode, all of it must have a guest_memfd.
+ * To shared without a mode, what has none is skipped: KVM takes such addresses for
+ * shared in any case, and guests ask for it, e.g. for device memory.  With a mode it
+ * is not, as nothing would keep the promise about its bytes: a VMM that wants a mode
+ * for the rest walks the pieces itself, with gmem_split_next().
  *
  * @slots:    as for gmem_split_begin()
  * @mode, @retry: as for gmem_convert(), @retry separately for each piece
@@ -422,8 +425,10 @@ struct gmem_gpa_report {
  * Return: 0, or a negative errno: what gmem_convert() returned for the piece that
  * failed, or, before anything was converted,
  *
- *  -EINVAL  @gpa or @size unaligned, or what gmem_split_begin() does not accept
+ *  -EINVAL  @gpa or @size unaligned, or what gmem_split_begin() does not accept;
+ *           @mode is more than one, or unknown here
  *  -ENXIO   to private: a part of the range has no guest_memfd, error_gpa is its start
+ *  -EOPNOTSUPP  to shared with a @mode: the same; then the tries are 0
  */
 int gmem_convert_gpa(const struct gmem_slot *slots, size_t nr_slots, uint64_t gpa,
 		     uint64_t size, bool to_private, uint64_t mode,

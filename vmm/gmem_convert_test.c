@@ -945,7 +945,7 @@ static void test_gpa_gaps(void)
 	expect_eq(report.error_gpa, 0xb000);
 
 	/* To shared: that is skipped, and counted. */
-	expect_eq(gmem_convert_gpa(slots, NR_SLOTS, 0, 0xd000, false, ZERO, NULL, &report), 0);
+	expect_eq(gmem_convert_gpa(slots, NR_SLOTS, 0, 0xd000, false, 0, NULL, &report), 0);
 	expect_eq(mock.calls, 2);
 	expect_call(0, GMEM_FD, 0x20000, 0x4000);
 	expect_call(1, GMEM_FD + 1, 0x100000, 0x3000);
@@ -955,25 +955,72 @@ static void test_gpa_gaps(void)
 	expect(has(text, "0x6000 bytes without guest_memfd"));
 }
 
+/* A mode speaks for every page, so it cannot be given where KVM touches none. */
+static void test_gpa_gaps_with_mode(void)
+{
+	static const uint64_t modes[] = { ZERO, PRESERVE };
+	static const struct {
+		uint64_t gpa, size, error_gpa;
+	} ranges[] = {
+		/* A file, then a gap; nothing but ordinary memory; a gap, then a file. */
+		{ 0x1000, 0x8000, 0x8000 },
+		{ 0xb000, 0x1000, 0xb000 },
+		{ 0, 0x2000, 0 },
+	};
+	struct gmem_gpa_report report;
+	char text[256];
+	unsigned int i, j;
+
+	MOCK_ANSWERS({ 0 });
+	for (i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+		for (j = 0; j < 2; j++) {
+			expect_eq(gmem_convert_gpa(slots, NR_SLOTS, ranges[i].gpa, ranges[i].size,
+						   false, modes[j], NULL, &report), -EOPNOTSUPP);
+			expect_eq(report.error, EOPNOTSUPP);
+			expect_eq(report.error_gpa, ranges[i].error_gpa);
+			expect_eq(report.done, 0);
+			expect_eq(report.without_gmem, 0);
+			expect_eq(report.tries, 0);
+
+			/* To private, a mode makes no difference. */
+			expect_eq(gmem_convert_gpa(slots, NR_SLOTS, ranges[i].gpa, ranges[i].size,
+						   true, modes[j], NULL, NULL), -ENXIO);
+		}
+	}
+	expect_eq(mock.calls, 0);
+	gmem_gpa_report_str(&report, text, sizeof(text));
+	expect(has(text, "not made shared: content mode not available"));
+	expect(has(text, "or no guest_memfd at gpa 0x0, done: 0x0 bytes"));
+
+	/* All of it has one. */
+	expect_eq(gmem_convert_gpa(slots, NR_SLOTS, 0x1000, 0x7000, false, ZERO, NULL, &report), 0);
+	expect_eq(mock.calls, 2);
+	expect_eq(mock.args[1].flags, ZERO);
+}
+
 static void test_gpa_bad_arguments(void)
 {
 	static const struct {
-		uint64_t gpa, size;
+		uint64_t gpa, size, mode;
 	} bad[] = {
 		/* The end unaligned: not even the first piece is converted. */
-		{ 0x4000, 0x1800 },
-		{ 0x4800, 0x1000 },
-		{ 0x4000, 0 },
-		{ 0xfffffffffffff000, 0x2000 },
-		{ 0x4000, UINT64_MAX - 0xfff },
+		{ 0x4000, 0x1800, 0 },
+		{ 0x4800, 0x1000, 0 },
+		{ 0x4000, 0, 0 },
+		{ 0xfffffffffffff000, 0x2000, 0 },
+		{ 0x4000, UINT64_MAX - 0xfff, 0 },
+		/* Not a mode, though there is nothing to ask KVM for in the second range. */
+		{ 0x4000, 0x1000, ZERO | PRESERVE },
+		{ 0xb000, 0x1000, ZERO | PRESERVE },
+		{ 0xb000, 0x1000, 4 },
 	};
 	struct gmem_gpa_report report;
 	unsigned int i;
 
 	MOCK_ANSWERS({ 0 });
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		expect_eq(gmem_convert_gpa(slots, NR_SLOTS, bad[i].gpa, bad[i].size, false, 0,
-					   NULL, &report), -EINVAL);
+		expect_eq(gmem_convert_gpa(slots, NR_SLOTS, bad[i].gpa, bad[i].size, false,
+					   bad[i].mode, NULL, &report), -EINVAL);
 		expect_eq(report.error, EINVAL);
 		expect_eq(report.error_gpa, bad[i].gpa);
 		expect_eq(report.done, 0);
@@ -1009,6 +1056,7 @@ static const struct {
 	{ "guest physical range: the first error stays", test_gpa_first_error_stays },
 	{ "guest physical range: retries", test_gpa_retries_piece },
 	{ "guest physical range: gaps", test_gpa_gaps },
+	{ "guest physical range: gaps, with a content mode", test_gpa_gaps_with_mode },
 	{ "guest physical range: bad arguments", test_gpa_bad_arguments },
 };
 
