@@ -239,11 +239,8 @@ const char *gmem_mode_str(uint64_t mode)
 
 /* ---- a range of a file ---- */
 
-static bool writes_error_offset(int error)
-{
-	return error == EAGAIN || error == EOPNOTSUPP || error == EHWPOISON ||
-	       error == ENOMEM;
-}
+/* No page begins here. */
+#define NOT_WRITTEN UINT64_MAX
 
 static void convert_once(struct gmem_report *report)
 {
@@ -253,13 +250,19 @@ static void convert_once(struct gmem_report *report)
 		.size = report->size,
 		.attributes = report->to_private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
 		.flags = report->mode,
+		.error_offset = NOT_WRITTEN,
 	};
 
 	report->error = 0;
 	if (ioctl(report->gmem_fd, KVM_SET_MEMORY_ATTRIBUTES2, &args))
 		report->error = errno;
 
-	report->has_error_offset = writes_error_offset(report->error);
+	/*
+	 * The errno alone does not tell whether KVM has written it: a filter of
+	 * system calls can return any of them.
+	 */
+	report->has_error_offset = args.error_offset != NOT_WRITTEN &&
+				   args.error_offset - report->offset < report->size;
 	report->error_offset = report->has_error_offset ? args.error_offset : 0;
 	report->tries++;
 }
@@ -501,12 +504,10 @@ static int check_gpa(const struct gmem_slot *slots, size_t nr_slots,
 /* The guest physical address of the page that the report of a piece is about. */
 static uint64_t error_gpa(const struct gmem_report *piece)
 {
-	uint64_t distance = piece->error_offset - piece->offset;
-
-	if (!piece->has_error_offset || distance >= piece->size)
+	if (!piece->has_error_offset)
 		return piece->gpa;
 
-	return piece->gpa + distance;
+	return piece->gpa + (piece->error_offset - piece->offset);
 }
 
 static void convert_pieces(struct gmem_split *split, const struct gmem_retry *retry,

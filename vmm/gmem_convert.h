@@ -196,8 +196,8 @@ struct gmem_report {
 	int error;
 
 	/*
-	 * Whether error_offset was written by KVM, and what it says: a page
-	 * of the range, bytes into the file.
+	 * Whether KVM has written error_offset, with a page of the range, and what
+	 * it says: bytes into the file.
 	 */
 	bool has_error_offset;
 	uint64_t error_offset;

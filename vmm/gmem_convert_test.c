@@ -66,8 +66,10 @@ struct attributes2 {
 /* An answer of the ioctl on a file. */
 struct answer {
 	int error;
-	uint64_t error_offset;
+	uint64_t error_offset;	/* or NOT_WRITTEN */
 };
+
+#define NOT_WRITTEN	UINT64_MAX
 
 static struct {
 	/* What the kernel and the VM are like, for probes. */
@@ -150,8 +152,8 @@ static int convert(int fd, struct attributes2 *args)
 
 	answer += mock.calls < mock.nr_answers ? mock.calls : mock.nr_answers - 1;
 	mock.calls++;
-	/* Junk where the kernel writes nothing must not be taken for its word. */
-	args->error_offset = answer->error ? answer->error_offset : 0;
+	if (answer->error && answer->error_offset != NOT_WRITTEN)
+		args->error_offset = answer->error_offset;
 	return result(answer->error);
 }
 
@@ -537,22 +539,63 @@ static void test_only_eagain_is_retried(void)
 	static const int errors[] = {
 		EINVAL, ENOTTY, EIO, EFAULT, EOPNOTSUPP, EHWPOISON, ENOMEM, EINTR, EPERM,
 	};
-	struct gmem_report report;
 	unsigned int i;
 
 	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
-		struct answer answer = { errors[i], 0x5000 };
-		bool has_offset = errors[i] == EOPNOTSUPP || errors[i] == EHWPOISON ||
-				  errors[i] == ENOMEM;
+		struct answer answer = { errors[i], NOT_WRITTEN };
+		struct gmem_report report;
 
 		mock_answers(&answer, 1);
 		expect_eq(gmem_make_private(GMEM_FD, 0, PAGE, 0, NULL, &report), -errors[i]);
 		expect_eq(mock.calls, 1);
 		expect_eq(mock.sleeps, 0);
 		expect_eq(report.error, errors[i]);
-		expect_eq(report.has_error_offset, has_offset);
-		expect_eq(report.error_offset, has_offset ? 0x5000 : 0);
 	}
+}
+
+/* KVM's word counts, not what the errno or old bytes suggest. */
+static void test_error_offset(void)
+{
+	static const struct {
+		uint64_t offset, size, error_offset;
+		bool has;
+	} ranges[] = {
+		{ 0x4000, 0x2000, 0x4000, true },
+		{ 0x4000, 0x2000, 0x5000, true },
+		{ 0x4000, 0x2000, 0x3000, false },
+		{ 0x4000, 0x2000, 0x6000, false },
+		{ 0x4000, 0x2000, 0, false },
+		{ 0, 0x2000, 0, true },
+		{ 0, 0x2000, 0x2000, false },
+		{ 0x4000, 0x2000, NOT_WRITTEN, false },
+		{ 0, 0x2000, NOT_WRITTEN, false },
+		/* Not a file's, but it can be asked for. */
+		{ 0xfffffffffffff000, 0x1000, NOT_WRITTEN, false },
+		{ 0x4000, 0, NOT_WRITTEN, false },
+	};
+	static const int errors[] = { EAGAIN, EOPNOTSUPP, EHWPOISON, ENOMEM, EINVAL };
+	const struct gmem_retry once = { .max_tries = 1 };
+	struct gmem_report report;
+	unsigned int i, j;
+
+	for (i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+		for (j = 0; j < sizeof(errors) / sizeof(errors[0]); j++) {
+			struct answer answer = { errors[j], ranges[i].error_offset };
+
+			mock_answers(&answer, 1);
+			gmem_make_private(GMEM_FD, ranges[i].offset, ranges[i].size, 0, &once,
+					  &report);
+			expect_eq(report.has_error_offset, ranges[i].has);
+			expect_eq(report.error_offset,
+				  ranges[i].has ? ranges[i].error_offset : 0);
+		}
+	}
+
+	/* Each try for itself. */
+	MOCK_ANSWERS({ EAGAIN, 0x1000 }, { EIO, NOT_WRITTEN });
+	expect_eq(gmem_make_private(GMEM_FD, 0, 2 * PAGE, 0, NULL, &report), -EIO);
+	expect_eq(mock.calls, 2);
+	expect(!report.has_error_offset);
 }
 
 struct callback {
@@ -616,17 +659,17 @@ static bool has(const char *text, const char *part)
 static void test_report_strings(void)
 {
 	static const struct {
-		int error;
+		struct answer answer;
 		const char *text;
 	} errors[] = {
-		{ EAGAIN, "in use outside the guest at offset 0x7000" },
-		{ EINVAL, "unaligned" },
-		{ EOPNOTSUPP, "content mode not available" },
-		{ EHWPOISON, "poisoned, its contents are lost at offset 0x7000" },
-		{ ENOTTY, "the VM owns the attributes" },
-		{ ENOMEM, "no memory to record" },
-		{ EIO, "the VM is dead" },
-		{ EFAULT, "Bad address" },
+		{ { EAGAIN, 0x7000 }, "in use outside the guest at offset 0x7000" },
+		{ { EINVAL, NOT_WRITTEN }, "a VM without private memory (errno" },
+		{ { EOPNOTSUPP, 0x6000 }, "no guest_memfd at offset 0x6000" },
+		{ { EHWPOISON, 0x7000 }, "poisoned, its contents are lost at offset 0x7000" },
+		{ { ENOTTY, NOT_WRITTEN }, "the VM owns the attributes (errno" },
+		{ { ENOMEM, 0x6000 }, "to split a huge page at offset 0x6000" },
+		{ { EIO, NOT_WRITTEN }, "the VM is dead" },
+		{ { EFAULT, NOT_WRITTEN }, "Bad address (errno" },
 	};
 	const struct gmem_retry once = { .max_tries = 1 };
 	struct gmem_report report;
@@ -634,9 +677,7 @@ static void test_report_strings(void)
 	unsigned int i;
 
 	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
-		struct answer answer = { errors[i].error, 0x7000 };
-
-		mock_answers(&answer, 1);
+		mock_answers(&errors[i].answer, 1);
 		gmem_make_private(GMEM_FD, 0x6000, 0x4000, ZERO, &once, &report);
 		expect(gmem_report_str(&report, text, sizeof(text)) == text);
 		expect(has(text, errors[i].text));
@@ -893,7 +934,7 @@ static void test_gpa_first_error_stays(void)
 	expect(has(text, "poisoned, its contents are lost at gpa 0x6000, done: 0x2000 bytes"));
 
 	/* No error_offset: the start of the piece. */
-	MOCK_ANSWERS({ 0 }, { EIO, 0x101000 });
+	MOCK_ANSWERS({ 0 }, { EIO, NOT_WRITTEN });
 	expect_eq(gmem_convert_gpa(slots, NR_SLOTS, 0x3000, 0x5000, true, 0, NULL, &report),
 		  -EIO);
 	expect_eq(report.done, 0x2000);
@@ -1045,7 +1086,8 @@ static const struct {
 	{ "EAGAIN: the default is bounded, and sleeps", test_default_is_bounded_and_sleeps },
 	{ "EAGAIN: retries end with success", test_retry_ends_with_success },
 	{ "EAGAIN: limits of tries and pauses", test_retry_limits },
-	{ "no other error is retried, few have an error_offset", test_only_eagain_is_retried },
+	{ "no other error is retried", test_only_eagain_is_retried },
+	{ "error_offset: only what KVM has written", test_error_offset },
 	{ "EAGAIN: the callback", test_callback },
 	{ "strings of reports", test_report_strings },
 	{ "split: slots, offsets, gaps", test_split },
