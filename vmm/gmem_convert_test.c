@@ -270,6 +270,27 @@ static void mock_answers(const struct answer *answers, unsigned int n)
 		mock_answers(answers_, sizeof(answers_) / sizeof(answers_[0]));	\
 	} while (0)
 
+/* ---- what several cases use ---- */
+
+static bool has(const char *text, const char *part)
+{
+	if (strstr(text, part))
+		return true;
+	printf("    \"%s\" has no \"%s\"\n", text, part);
+	return false;
+}
+
+/* 0x1000-0x4fff is in one file, 0x5000-0x7fff in another; a gap; ordinary memory. */
+static const struct gmem_slot slots[] = {
+	{ .gpa = 0x5000, .size = 0x3000, .gmem_fd = GMEM_FD + 1, .offset = 0x100000 },
+	{ .gpa = 0x9000, .size = 0, .gmem_fd = GMEM_FD + 9, .offset = 0 },
+	{ .gpa = 0xa000, .size = 0x2000, .gmem_fd = -1, .offset = 0 },
+	{ .gpa = 0x1000, .size = 0x4000, .gmem_fd = GMEM_FD, .offset = 0x20000 },
+	{ .gpa = 0xfffffffffffff000, .size = 0x1000, .gmem_fd = GMEM_FD + 2, .offset = 0 },
+};
+
+#define NR_SLOTS (sizeof(slots) / sizeof(slots[0]))
+
 /* ---- probes ---- */
 
 static void mock_kernel(const char *parameter)
@@ -621,7 +642,9 @@ static void test_callback(void)
 	struct gmem_retry retry = {
 		.max_tries = 3, .delay_us = 10, .busy = on_busy, .opaque = &callback,
 	};
+	struct gmem_gpa_report gpa_report;
 	struct gmem_report report;
+	char text[256];
 
 	/* Between tries only, before the pause. */
 	MOCK_ANSWERS({ EAGAIN, 0x1000 }, { EAGAIN, 0x2000 }, { EAGAIN, 0x3000 });
@@ -638,6 +661,8 @@ static void test_callback(void)
 	expect_eq(callback.last.tries, 2);
 	expect_eq(report.error_offset, 0x3000);
 	expect(!report.gave_up);
+	gmem_report_str(&report, text, sizeof(text));
+	expect(has(text, "tries: 3)"));
 
 	/* No further try, and no pause, when it gives up. */
 	callback = (struct callback) { .give_up_at = 1 };
@@ -646,14 +671,19 @@ static void test_callback(void)
 	expect_eq(mock.calls, 1);
 	expect_eq(mock.sleeps, 0);
 	expect(report.gave_up);
-}
+	gmem_report_str(&report, text, sizeof(text));
+	expect(has(text, "tries: 1, gave up)"));
 
-static bool has(const char *text, const char *part)
-{
-	if (strstr(text, part))
-		return true;
-	printf("    \"%s\" has no \"%s\"\n", text, part);
-	return false;
+	/* Nor a further piece. */
+	callback = (struct callback) { .give_up_at = 1 };
+	MOCK_ANSWERS({ EAGAIN, 0x23000 }, { 0 });
+	expect_eq(gmem_convert_gpa(slots, NR_SLOTS, 0x4000, 0x3000, true, 0, &retry,
+				   &gpa_report), -EAGAIN);
+	expect_eq(mock.calls, 1);
+	expect_eq(gpa_report.done, 0);
+	expect(gpa_report.piece.gave_up);
+	gmem_gpa_report_str(&gpa_report, text, sizeof(text));
+	expect(has(text, "tries: 1, gave up)"));
 }
 
 static void test_report_strings(void)
@@ -701,17 +731,6 @@ static void test_report_strings(void)
 }
 
 /* ---- guest physical ranges ---- */
-
-/* 0x1000-0x4fff is in one file, 0x5000-0x7fff in another; a gap; ordinary memory. */
-static const struct gmem_slot slots[] = {
-	{ .gpa = 0x5000, .size = 0x3000, .gmem_fd = GMEM_FD + 1, .offset = 0x100000 },
-	{ .gpa = 0x9000, .size = 0, .gmem_fd = GMEM_FD + 9, .offset = 0 },
-	{ .gpa = 0xa000, .size = 0x2000, .gmem_fd = -1, .offset = 0 },
-	{ .gpa = 0x1000, .size = 0x4000, .gmem_fd = GMEM_FD, .offset = 0x20000 },
-	{ .gpa = 0xfffffffffffff000, .size = 0x1000, .gmem_fd = GMEM_FD + 2, .offset = 0 },
-};
-
-#define NR_SLOTS (sizeof(slots) / sizeof(slots[0]))
 
 static void expect_piece_at(int line, struct gmem_split *split, uint64_t gpa, uint64_t size,
 			    int slot, int fd, uint64_t offset)
