@@ -99,7 +99,7 @@ debian: ## build Debian packages of the kernel, install them, boot what they ins
 #v OWNER="vm gmem default" owners of the attributes to test: vm the VM, gmem the guest_memfd;
 #v                         default: as the kernel has it, for what has a + in its name
 #v TEST=                   only these tests
-#v MUTANT=                 make mutants: only these, of tests/mutants.list
+#v MUTANT=                 make mutants: only these, of tests/mutants*.list
 #v BASE_SERIES=            make bench: compare with the series of this git revision
 #v STEPS=                  make qemu: only these, of qemu/steps
 #v UPDATE=1                make bench, make qemu: write Documentation/bench.*, qemu-memory.svg

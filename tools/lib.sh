@@ -9,8 +9,8 @@ BUILD=$(realpath -m "${BUILD:-$TOP/build}")
 # A variant rmp*, psp* or mirror* is a kernel with the patches of platform/ on top of the series, see
 # Documentation/platform.md: they have a BUILD of their own, whose base is this tree.
 SERIES_TREE=${SERIES_TREE:-}
-# These know which kernels they want.
-[[ ! ${0##*/} =~ ^(bench|bisect|debian|model|mutants|profile|regress|run|selfcheck)$ ]] || unset VARIANT
+# These know which kernels they want; mutants only asks whether it is those of platform/.
+[[ ! ${0##*/}=${VARIANT:-} =~ ^(bench|bisect|debian|model|profile|regress|run|selfcheck)=|^mutants=[^r] ]] || unset VARIANT
 platform=0 others=0
 for variant in ${VARIANT:-}; do
 	if [[ $variant =~ ^(rmp|psp|mirror) ]]; then platform=1; else others=1; fi
